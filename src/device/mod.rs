@@ -1,0 +1,216 @@
+//! The backend seam: memory, uploads, and the replay of loaded plans.
+//!
+//! A [`Device`] is opened with the sizes of all its buffers, loads plans, and then only ever runs them. One virtual call
+//! per step crosses this seam; inside, each backend has its own types.
+
+pub mod cpu;
+pub mod null;
+
+use std::time::Duration;
+
+use crate::kernel::Access;
+use crate::plan::{Plan, Space, Value};
+
+/// Words of every buffer of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// Parameters; gradients and moments have the same size.
+    pub params: usize,
+    /// Whether gradients and moments are needed.
+    pub training: bool,
+    /// The largest arena of the plans.
+    pub arena: usize,
+    /// The largest input block.
+    pub inputs: usize,
+    /// The largest readback block.
+    pub readback: usize,
+}
+
+impl Sizes {
+    /// What these plans need together: parameters once, the largest of everything else.
+    pub fn of(params: usize, training: bool, plans: &[&Plan]) -> Sizes {
+        let most = |words: fn(&Plan) -> usize| plans.iter().map(|plan| words(plan)).max().unwrap_or(0);
+        Sizes {
+            params,
+            training,
+            arena: most(|plan| plan.arena_words),
+            inputs: most(Plan::input_words),
+            readback: most(Plan::readback_words),
+        }
+    }
+
+    /// Words of one buffer.
+    pub fn words(&self, space: Space) -> usize {
+        match space {
+            Space::Params => self.params,
+            Space::Grads | Space::Moment1 | Space::Moment2 => usize::from(self.training) * self.params,
+            Space::Arena => self.arena,
+            Space::Inputs => self.inputs,
+            Space::Readback => self.readback,
+        }
+    }
+
+    /// Bytes of all buffers together.
+    pub fn bytes(&self) -> u64 {
+        SPACES.iter().map(|&space| 4 * self.words(space) as u64).sum()
+    }
+}
+
+/// All buffers.
+pub const SPACES: [Space; 7] = [
+    Space::Params,
+    Space::Grads,
+    Space::Moment1,
+    Space::Moment2,
+    Space::Arena,
+    Space::Inputs,
+    Space::Readback,
+];
+
+/// A plan loaded on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Program(pub(crate) usize);
+
+/// A backend with its buffers and loaded plans.
+pub trait Device: Send {
+    /// One line for people: backend, hardware, threads.
+    fn describe(&self) -> String;
+
+    /// Prepares a plan for replay: checks it, resolves addresses, builds pipelines.
+    ///
+    /// # Errors
+    /// [`DeviceError`] if the plan does not fit the device.
+    fn load(&mut self, plan: &Plan) -> Result<Program, DeviceError>;
+
+    /// Copies words into a buffer.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfRange`] and backend failures.
+    fn write(&mut self, space: Space, offset: usize, words: &[u32]) -> Result<(), DeviceError>;
+
+    /// Copies words out of a buffer, after everything submitted has finished.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfRange`] and backend failures.
+    fn read(&mut self, space: Space, offset: usize, words: &mut [u32]) -> Result<(), DeviceError>;
+
+    /// Replays a program once.
+    ///
+    /// # Errors
+    /// Backend failures.
+    fn run(&mut self, program: Program) -> Result<(), DeviceError>;
+
+    /// Replays a program once and adds each launch's time to `times`.
+    ///
+    /// # Errors
+    /// Backend failures.
+    fn run_timed(&mut self, program: Program, times: &mut [Duration]) -> Result<(), DeviceError>;
+}
+
+/// What went wrong on a device.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// A plan needs larger buffers than the device was opened with.
+    #[error("plan `{plan}` needs {needed} words of {space:?}, the device was opened with {available}")]
+    TooSmall {
+        /// Plan.
+        plan: String,
+        /// Buffer.
+        space: Space,
+        /// Words the plan needs.
+        needed: usize,
+        /// Words there are.
+        available: usize,
+    },
+    /// A launch writes memory that another argument of the same launch shows.
+    #[error("{scope}: {kernel} writes `{written}`, which overlaps its argument `{other}`")]
+    Overlap {
+        /// Scope.
+        scope: String,
+        /// Kernel.
+        kernel: &'static str,
+        /// Argument that is written.
+        written: &'static str,
+        /// Argument that overlaps it.
+        other: &'static str,
+    },
+    /// A transfer outside a buffer.
+    #[error("words {offset}..{end} are outside the {space:?} buffer of {available} words")]
+    OutOfRange {
+        /// Buffer.
+        space: Space,
+        /// First word.
+        offset: usize,
+        /// One past the last.
+        end: usize,
+        /// Words of the buffer.
+        available: usize,
+    },
+    /// A kernel that this backend cannot run.
+    #[error("{backend} has no implementation of {kernel}")]
+    Missing {
+        /// Backend.
+        backend: &'static str,
+        /// Kernel.
+        kernel: &'static str,
+    },
+    /// A failure that the backend reported.
+    #[error("{backend}: {what}")]
+    Backend {
+        /// Backend.
+        backend: &'static str,
+        /// The backend's words and what to do.
+        what: String,
+    },
+}
+
+/// Checks that a plan fits the buffers and that no launch writes what it also shows as another argument.
+///
+/// # Errors
+/// [`DeviceError::TooSmall`], [`DeviceError::Overlap`].
+pub fn check(plan: &Plan, sizes: &Sizes) -> Result<(), DeviceError> {
+    for launch in &plan.launches {
+        let places: Vec<_> = launch.values.iter().map(|&value: &Value| plan.place(value)).collect();
+        for (slot, place) in places.iter().enumerate() {
+            let (needed, available) = (place.offset + place.words, sizes.words(place.space));
+            if needed > available {
+                return Err(DeviceError::TooSmall {
+                    plan: plan.name.clone(),
+                    space: place.space,
+                    needed,
+                    available,
+                });
+            }
+            if launch.kernel.args[slot].access == Access::In {
+                continue;
+            }
+            let overlaps = |other: &usize| {
+                let b = places[*other];
+                let meet = place.offset < b.offset + b.words && b.offset < place.offset + place.words;
+                *other != slot && b.space == place.space && meet
+            };
+            if let Some(other) = (0..places.len()).find(overlaps) {
+                return Err(DeviceError::Overlap {
+                    scope: launch.scope.clone(),
+                    kernel: launch.kernel.name,
+                    written: launch.kernel.args[slot].name,
+                    other: launch.kernel.args[other].name,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn range_check(sizes: &Sizes, space: Space, offset: usize, words: usize) -> Result<(), DeviceError> {
+    let (end, available) = (offset + words, sizes.words(space));
+    if end > available {
+        return Err(DeviceError::OutOfRange {
+            space,
+            offset,
+            end,
+            available,
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,215 @@
+//! Test cases that every op carries: inputs, a reference that is generic in the number type, what to compare.
+//!
+//! The reference is written once over [`Real`] and used twice: in f64 it is the truth (and central differences of its
+//! forward check its backward), in f32 it is the naive algorithm whose error sets the tolerance of the kernels.
+
+use std::ops::{Add, Div, Mul, Neg, Sub};
+
+use crate::kernel::{Count, DType, Extent, StepParams};
+use crate::plan::{PlanError, Recorder, Value};
+
+/// f32 or f64.
+pub trait Real:
+    Copy
+    + PartialOrd
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Div<Output = Self>
+    + Neg<Output = Self>
+    + std::iter::Sum
+{
+    /// Nearest value.
+    fn from_f64(x: f64) -> Self;
+    /// Exact value.
+    fn to_f64(self) -> f64;
+    /// Square root.
+    fn sqrt(self) -> Self;
+    /// Exponential.
+    fn exp(self) -> Self;
+    /// Natural logarithm.
+    fn ln(self) -> Self;
+    /// Error function.
+    fn erf(self) -> Self;
+}
+
+impl Real for f32 {
+    fn from_f64(x: f64) -> f32 {
+        x as f32
+    }
+    fn to_f64(self) -> f64 {
+        f64::from(self)
+    }
+    fn sqrt(self) -> f32 {
+        f32::sqrt(self)
+    }
+    fn exp(self) -> f32 {
+        libm::expf(self)
+    }
+    fn ln(self) -> f32 {
+        libm::logf(self)
+    }
+    fn erf(self) -> f32 {
+        libm::erff(self)
+    }
+}
+
+impl Real for f64 {
+    fn from_f64(x: f64) -> f64 {
+        x
+    }
+    fn to_f64(self) -> f64 {
+        self
+    }
+    fn sqrt(self) -> f64 {
+        f64::sqrt(self)
+    }
+    fn exp(self) -> f64 {
+        libm::exp(self)
+    }
+    fn ln(self) -> f64 {
+        libm::log(self)
+    }
+    fn erf(self) -> f64 {
+        libm::erf(self)
+    }
+}
+
+/// What a tensor of a case is to the recorder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// f32 input that gradients flow to.
+    Input,
+    /// f32 input without a gradient: weights of a loss, upstream gradients.
+    Constant,
+    /// u32 input: ids, offsets, labels.
+    Index,
+    /// Parameter.
+    Param,
+}
+
+/// An input tensor of a case, filled at capacity.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    /// Name.
+    pub name: &'static str,
+    /// Role.
+    pub role: Role,
+    /// Rows.
+    pub rows: Extent,
+    /// Elements per row.
+    pub width: u32,
+    /// Elements (indices as whole numbers).
+    pub data: Vec<f64>,
+}
+
+impl Tensor {
+    /// A tensor with numbers in about [-2, 2], different for every case and name, exactly representable in f32.
+    pub fn random(name: &'static str, role: Role, rows: Extent, width: u32) -> Tensor {
+        let salt = name
+            .bytes()
+            .fold(7u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(u32::from(byte)));
+        let draw = |index: u32| {
+            let [a, b, c, d] = crate::rng::philox4x32_10([index, salt, rows.capacity, width], [17, 4]);
+            // The sum of four uniform numbers: nearly normal, bounded.
+            let sum = [a, b, c, d]
+                .iter()
+                .map(|word| f64::from(word >> 8) / f64::from(1u32 << 24) - 0.5)
+                .sum::<f64>();
+            f64::from((sum * 1.5) as f32)
+        };
+        let data = (0..rows.capacity * width).map(draw).collect();
+        Tensor {
+            name,
+            role,
+            rows,
+            width,
+            data,
+        }
+    }
+
+    /// An index tensor.
+    pub fn index(name: &'static str, rows: Extent, width: u32, data: &[u32]) -> Tensor {
+        let mut data: Vec<f64> = data.iter().map(|&word| f64::from(word)).collect();
+        data.resize(rows.capacity as usize * width as usize, 0.0);
+        Tensor {
+            name,
+            role: Role::Index,
+            rows,
+            width,
+            data,
+        }
+    }
+
+    /// Type of the elements.
+    pub fn dtype(&self) -> DType {
+        if self.role == Role::Index {
+            DType::U32
+        } else {
+            DType::F32
+        }
+    }
+}
+
+/// Inputs of a reference: tensors in the case's order, the live counts, the dropout key.
+pub struct Given<'a, R> {
+    /// Tensors.
+    pub tensors: &'a [Vec<R>],
+    /// Counts, step and seed.
+    pub step: StepParams,
+}
+
+impl<R: Real> Given<'_, R> {
+    /// An index tensor's element.
+    pub fn index(&self, tensor: usize, element: usize) -> usize {
+        self.tensors[tensor][element].to_f64() as usize
+    }
+}
+
+/// A reference's results; rows beyond the live count are left out.
+pub struct Expected<R> {
+    /// Outputs in the order that the case's `record` returns them.
+    pub outputs: Vec<Vec<R>>,
+    /// Gradients of the inputs and parameters in the order of the case's tensors (others empty), of the sum over the
+    /// outputs' elements times the upstream gradients, or of the op's own loss.
+    pub gradients: Vec<Vec<R>>,
+}
+
+/// The reference for one number type: tensors and upstream gradients (one per output, live rows) to results.
+pub type Reference<R> = Box<dyn Fn(&Given<R>, &[Vec<R>]) -> Expected<R>>;
+
+/// One test of an op.
+pub struct Case {
+    /// Op and what is special about the case.
+    pub name: String,
+    /// Input tensors.
+    pub tensors: Vec<Tensor>,
+    /// Live counts and random key.
+    pub step: StepParams,
+    /// Records the op; returns its outputs.
+    pub record: Box<dyn Fn(&mut Recorder, &[Value]) -> Result<Vec<Value>, PlanError>>,
+    /// Which outputs take an upstream gradient; a loss op takes none.
+    pub upstream: Vec<bool>,
+    /// Truth.
+    pub truth: Reference<f64>,
+    /// The same algorithm in f32.
+    pub naive: Reference<f32>,
+}
+
+/// Counts of a case: `live` rows of a kind in a plan of `capacity` rows.
+pub fn counted(count: Count, live: u32, capacity: u32, step: &mut StepParams) -> Extent {
+    match count {
+        Count::Fixed => {}
+        Count::Tokens => step.tokens = live,
+        Count::Sequences => step.sequences = live,
+        Count::Masked => step.masked = live,
+        Count::Buckets => step.buckets = live,
+    }
+    Extent::counted(count, capacity)
+}
+
+/// Whether dropout keeps an element: the definition that all kernels share.
+pub fn keeps(step: &StepParams, op: u32, threshold: u32, element: usize) -> bool {
+    let element = element as u32;
+    crate::rng::philox4x32_10([element / 4, op, step.step, 0], step.seed)[element as usize % 4] >= threshold
+}

@@ -1,0 +1,443 @@
+//! Matrix products on the CPU: `C (+)= A B` with strided operands and an epilogue while the tile is in L1.
+//!
+//! ```text
+//! for each slab of B (at most 4 MB):           pack it into panels [K][NR]            all threads
+//!   for each block of rows of C (one task):    (transposed A: pack [MC x KC] into panels [K][MR])
+//!     for each KC of the slab, panel of B, MR rows:   MR x NR tile in registers over KC steps
+//! ```
+//!
+//! AVX-512: MR x NR = 12 x 32, 24 accumulators; each step loads two vectors of B and broadcasts 12 elements of A, which
+//! for a row-major A come straight from its rows. Elsewhere 4 x 16 from plain loops. Every element of C is one chain of
+//! fused multiply-adds per KC block, blocks in order, whatever the partition: the bits depend on shapes alone.
+//!
+//! Why not a library: the products must not allocate, must carry bias, GELU and GELU's derivative, and must give the same
+//! bits for any number of threads. `benches/gemm.rs` compares with crate `gemm`.
+
+use std::cell::RefCell;
+
+use rayon::prelude::*;
+
+use crate::device::cpu::vectorised;
+use crate::ops::gelu::{gelu, gelu_derivative};
+
+/// Depth of a block: a panel of B of this depth is 32 KiB.
+const KC: usize = 256;
+/// Words of packed B that all threads share at a time.
+const SLAB: usize = 1 << 20;
+/// Rows of C in one task, at most.
+const MC: usize = 192;
+
+/// A strided operand.
+#[derive(Clone, Copy)]
+pub struct Operand<'a> {
+    /// Elements.
+    pub data: &'a [f32],
+    /// Distance between neighbours along the result's side (rows of A, columns of B).
+    pub outer: usize,
+    /// Distance between neighbours along the summed side.
+    pub inner: usize,
+}
+
+/// What happens to a tile of C after its last step.
+#[derive(Clone, Copy)]
+pub enum Epilogue<'a> {
+    /// Nothing.
+    None,
+    /// `c + bias[column]`
+    Bias(&'a [f32]),
+    /// `c = c + bias[column]`, and `gelu(c)` to a second matrix of the same layout.
+    BiasGelu(&'a [f32], Output<'a>),
+    /// `c * gelu'(z)`
+    GeluDerivative(&'a [f32]),
+}
+
+/// A matrix that tasks write in disjoint tiles.
+#[derive(Clone, Copy)]
+pub struct Output<'a> {
+    start: *mut f32,
+    len: usize,
+    owner: std::marker::PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: tasks write disjoint tiles; `Output` borrows the slice mutably for its lifetime.
+unsafe impl Send for Output<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Output<'_> {}
+
+impl<'a> Output<'a> {
+    /// Takes the slice for the duration of a product.
+    pub fn new(data: &'a mut [f32]) -> Output<'a> {
+        Output {
+            start: data.as_mut_ptr(),
+            len: data.len(),
+            owner: std::marker::PhantomData,
+        }
+    }
+
+    /// The part of a row that a task owns.
+    ///
+    /// # Safety
+    /// No other reference to these elements exists while the result lives.
+    #[inline(always)]
+    unsafe fn row(&self, start: usize, len: usize) -> &'a mut [f32] {
+        debug_assert!(start + len <= self.len);
+        // SAFETY: inside the slice; exclusivity is the caller's.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
+    }
+}
+
+/// One product `C[m x n] (+)= A[m x k] B[k x n]`.
+#[derive(Clone, Copy)]
+pub struct Product<'a> {
+    /// Rows of C.
+    pub m: usize,
+    /// Columns of C.
+    pub n: usize,
+    /// Summed side.
+    pub k: usize,
+    /// Left operand.
+    pub a: Operand<'a>,
+    /// Right operand.
+    pub b: Operand<'a>,
+    /// Distance between rows of C.
+    pub ldc: usize,
+    /// Whether C is added to.
+    pub accumulate: bool,
+    /// Epilogue.
+    pub epilogue: Epilogue<'a>,
+}
+
+thread_local! {
+    static PACKED_B: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static PACKED_A: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Computes the product with all threads of the current pool.
+///
+/// # Panics
+/// If an operand or C is shorter than its shape says.
+pub fn multiply(product: &Product, c: &mut [f32]) {
+    product.check(c.len());
+    if product.is_empty(c) {
+        return;
+    }
+    let c = Output::new(c);
+    if micro::wide() {
+        parallel::<micro::Avx512>(product, c)
+    } else {
+        parallel::<micro::Portable>(product, c)
+    }
+}
+
+/// Computes a small product on the calling thread.
+///
+/// # Panics
+/// As [`multiply`].
+pub fn multiply_here(product: &Product, c: &mut [f32]) {
+    product.check(c.len());
+    if product.is_empty(c) {
+        return;
+    }
+    let c = Output::new(c);
+    if micro::wide() {
+        sequential::<micro::Avx512>(product, c)
+    } else {
+        sequential::<micro::Portable>(product, c)
+    }
+}
+
+impl Product<'_> {
+    /// Whether there is nothing to multiply; an empty sum is zero.
+    fn is_empty(&self, c: &mut [f32]) -> bool {
+        if self.k == 0 && !self.accumulate {
+            for row in 0..self.m {
+                c[row * self.ldc..][..self.n].fill(0.0);
+            }
+        }
+        self.m == 0 || self.n == 0 || self.k == 0
+    }
+
+    fn check(&self, c: usize) {
+        let spans = |operand: &Operand, outer: usize| {
+            outer == 0 || self.k == 0 || (outer - 1) * operand.outer + (self.k - 1) * operand.inner < operand.data.len()
+        };
+        let covers = |len: usize| self.m == 0 || self.n == 0 || (self.m - 1) * self.ldc + self.n <= len;
+        assert!(
+            spans(&self.a, self.m) && spans(&self.b, self.n) && covers(c),
+            "operand shorter than its shape"
+        );
+        assert!(
+            self.k > 0 || self.accumulate || matches!(self.epilogue, Epilogue::None),
+            "empty sum with an epilogue"
+        );
+        let epilogue = match self.epilogue {
+            Epilogue::None => true,
+            Epilogue::Bias(bias) => bias.len() >= self.n,
+            Epilogue::BiasGelu(bias, activation) => bias.len() >= self.n && covers(activation.len),
+            Epilogue::GeluDerivative(z) => covers(z.len()),
+        };
+        assert!(epilogue, "epilogue operand shorter than the result");
+    }
+}
+
+/// A range of the product that is computed against one packed slab of B.
+#[derive(Clone, Copy)]
+struct Slab {
+    column: usize,
+    columns: usize,
+    depth: usize,
+    depths: usize,
+}
+
+fn slabs<M: micro::Micro>(product: &Product) -> impl Iterator<Item = Slab> {
+    let (n, k) = (product.n, product.k);
+    let columns = n.min((SLAB / KC.min(k)).next_multiple_of(M::NR));
+    let depths = (SLAB / columns.next_multiple_of(M::NR) / KC).max(1) * KC;
+    (0..n).step_by(columns).flat_map(move |column| {
+        (0..k).step_by(depths).map(move |depth| Slab {
+            column,
+            columns: columns.min(n - column),
+            depth,
+            depths: depths.min(k - depth),
+        })
+    })
+}
+
+fn parallel<M: micro::Micro>(product: &Product, c: Output) {
+    let threads = rayon::current_num_threads();
+    PACKED_B.with_borrow_mut(|packed| {
+        for slab in slabs::<M>(product) {
+            let panels = slab.columns.div_ceil(M::NR);
+            let panel_words = slab.depths * M::NR;
+            let packed = grown(packed, panels * panel_words);
+            packed
+                .par_chunks_mut(panel_words)
+                .enumerate()
+                .with_min_len(4)
+                .for_each(|(panel, words)| {
+                    vectorised(
+                        #[inline(always)]
+                        || pack_b::<M>(product, &slab, panel, words),
+                    );
+                });
+            let packed: &[f32] = packed;
+            // Tasks: blocks of rows, cut in columns too where there are too few rows for all threads.
+            let rows = MC.min(product.m.div_ceil(4 * threads).next_multiple_of(M::MR));
+            let row_tasks = product.m.div_ceil(rows);
+            let column_tasks = (4 * threads).div_ceil(row_tasks).min(panels);
+            let span = panels.div_ceil(column_tasks);
+            (0..row_tasks * column_tasks)
+                .into_par_iter()
+                .with_max_len(1)
+                .for_each(|task| {
+                    let row = task % row_tasks * rows;
+                    let first = task / row_tasks * span;
+                    let block = Block {
+                        row,
+                        rows: rows.min(product.m - row),
+                        panels: first..(first + span).min(panels),
+                    };
+                    vectorised(
+                        #[inline(always)]
+                        || compute::<M>(product, &slab, packed, block, c),
+                    );
+                });
+        }
+    });
+}
+
+fn sequential<M: micro::Micro>(product: &Product, c: Output) {
+    PACKED_B.with_borrow_mut(|packed| {
+        for slab in slabs::<M>(product) {
+            let panels = slab.columns.div_ceil(M::NR);
+            let panel_words = slab.depths * M::NR;
+            let packed = grown(packed, panels * panel_words);
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (panel, words) in packed.chunks_exact_mut(panel_words).enumerate() {
+                        pack_b::<M>(product, &slab, panel, words);
+                    }
+                    for row in (0..product.m).step_by(MC) {
+                        let block = Block {
+                            row,
+                            rows: MC.min(product.m - row),
+                            panels: 0..panels,
+                        };
+                        compute::<M>(product, &slab, packed, block, c);
+                    }
+                },
+            );
+        }
+    });
+}
+
+fn grown(scratch: &mut Vec<f32>, words: usize) -> &mut [f32] {
+    if scratch.len() < words {
+        scratch.resize(words, 0.0);
+    }
+    &mut scratch[..words]
+}
+
+/// Panel `panel` of the slab as `[depth][NR]`, columns beyond the matrix zero.
+#[inline(always)]
+fn pack_b<M: micro::Micro>(product: &Product, slab: &Slab, panel: usize, words: &mut [f32]) {
+    let Operand { data, outer, inner } = product.b;
+    let column = panel * M::NR;
+    let live = M::NR.min(slab.columns - column);
+    let start = (slab.column + column) * outer + slab.depth * inner;
+    if outer == 1 {
+        for (depth, row) in words.chunks_exact_mut(M::NR).enumerate() {
+            let from = start + depth * inner;
+            if live == M::NR {
+                row.copy_from_slice(&data[from..from + M::NR]);
+            } else {
+                row[..live].copy_from_slice(&data[from..from + live]);
+                row[live..].fill(0.0);
+            }
+        }
+        return;
+    }
+    const EDGE: usize = 16; // transposed in squares that stay in registers
+    let mut depth = 0;
+    while inner == 1 && live == M::NR && depth + EDGE <= slab.depths {
+        for group in (0..M::NR).step_by(EDGE) {
+            let mut square = [[0.0f32; EDGE]; EDGE];
+            for (column, row) in square.iter_mut().enumerate() {
+                let from = start + (group + column) * outer + depth;
+                row.copy_from_slice(&data[from..from + EDGE]);
+            }
+            M::transpose(&mut square);
+            for (index, row) in square.iter().enumerate() {
+                let to = (depth + index) * M::NR + group;
+                words[to..to + EDGE].copy_from_slice(row);
+            }
+        }
+        depth += EDGE;
+    }
+    for (depth, row) in words.chunks_exact_mut(M::NR).enumerate().skip(depth) {
+        for (column, word) in row.iter_mut().enumerate() {
+            *word = if column < live {
+                data[start + column * outer + depth * inner]
+            } else {
+                0.0
+            };
+        }
+    }
+}
+
+struct Block {
+    row: usize,
+    rows: usize,
+    panels: std::ops::Range<usize>,
+}
+
+#[inline(always)]
+fn compute<M: micro::Micro>(product: &Product, slab: &Slab, packed: &[f32], block: Block, c: Output) {
+    let pack_a = product.a.inner != 1;
+    PACKED_A.with_borrow_mut(|scratch| {
+        let strips = block.rows.div_ceil(M::MR);
+        let scratch = grown(scratch, if pack_a { strips * M::MR * KC } else { 0 });
+        for depth in (0..slab.depths).step_by(KC) {
+            let depths = KC.min(slab.depths - depth);
+            let at = slab.depth + depth;
+            if pack_a {
+                pack_strips::<M>(product, &block, at, depths, scratch);
+            }
+            let first = at == 0;
+            let last = at + depths >= product.k;
+            for panel in block.panels.clone() {
+                let b = &packed[panel * slab.depths * M::NR + depth * M::NR..];
+                let column = slab.column + panel * M::NR;
+                let columns = M::NR.min(slab.column + slab.columns - column);
+                for strip in 0..strips {
+                    let row = block.row + strip * M::MR;
+                    let rows = M::MR.min(block.row + block.rows - row);
+                    let (a, a_row, a_step) = if pack_a {
+                        (&scratch[strip * M::MR * depths..], 1, M::MR)
+                    } else {
+                        (&product.a.data[row * product.a.outer + at..], product.a.outer, 1)
+                    };
+                    let tile = micro::Tile {
+                        rows,
+                        columns,
+                        depths,
+                        a_row,
+                        a_step,
+                        ldc: product.ldc,
+                    };
+                    let start = row * product.ldc + column;
+                    // SAFETY: `check` proved the operands long enough; this task alone owns the tile's rows and columns.
+                    unsafe {
+                        M::tile(
+                            &tile,
+                            a.as_ptr(),
+                            b.as_ptr(),
+                            c.start.add(start),
+                            !first || product.accumulate,
+                        );
+                    }
+                    if last {
+                        for row in 0..rows {
+                            finish(product, c, start + row * product.ldc, column, columns);
+                        }
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// `[MC x KC]` of a transposed A into strips `[depth][MR]`.
+#[inline(always)]
+fn pack_strips<M: micro::Micro>(product: &Product, block: &Block, at: usize, depths: usize, scratch: &mut [f32]) {
+    let Operand { data, outer, inner } = product.a;
+    for depth in 0..depths {
+        let from = (at + depth) * inner + block.row * outer;
+        for strip in 0..block.rows.div_ceil(M::MR) {
+            let to = (strip * depths + depth) * M::MR;
+            let live = M::MR.min(block.rows - strip * M::MR);
+            let from = from + strip * M::MR * outer;
+            if outer == 1 && live == M::MR {
+                scratch[to..to + M::MR].copy_from_slice(&data[from..from + M::MR]);
+            } else {
+                for index in 0..live {
+                    scratch[to + index] = data[from + index * outer];
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn finish(product: &Product, c: Output, start: usize, column: usize, columns: usize) {
+    if matches!(product.epilogue, Epilogue::None) {
+        return;
+    }
+    // SAFETY: the calling task owns the tile.
+    let row = unsafe { c.row(start, columns) };
+    match product.epilogue {
+        Epilogue::None => {}
+        Epilogue::Bias(bias) => {
+            for (c, bias) in row.iter_mut().zip(&bias[column..column + columns]) {
+                *c += bias;
+            }
+        }
+        Epilogue::BiasGelu(bias, activation) => {
+            // SAFETY: the same tile of a matrix of the same layout.
+            let activation = unsafe { activation.row(start, columns) };
+            for ((c, a), bias) in row.iter_mut().zip(activation).zip(&bias[column..column + columns]) {
+                *c += bias;
+                *a = gelu(*c);
+            }
+        }
+        Epilogue::GeluDerivative(z) => {
+            for (c, z) in row.iter_mut().zip(&z[start..start + columns]) {
+                *c *= gelu_derivative(*z);
+            }
+        }
+    }
+}
+
+#[path = "micro.rs"]
+mod micro;
