@@ -1,1 +1,5 @@
-fn main() {}
+//! The command `tlm`; everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    tlm::cli::main()
+}

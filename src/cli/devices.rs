@@ -1,0 +1,22 @@
+//! `tlm devices`: where this machine can compute.
+
+use clap::Args;
+
+use super::{CliError, GlobalArgs, output};
+use crate::device;
+
+const EXAMPLES: &str = "\
+Examples:
+  tlm devices
+  tlm devices --json
+  tlm run chemprot.toml --device wgpu:0";
+
+/// Backends and adapters: what each can do, what is missing for the others, what auto would take.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct DevicesArgs {}
+
+pub(super) fn run(_: DevicesArgs, global: &GlobalArgs) -> Result<(), CliError> {
+    let survey = device::survey();
+    output::result(global.json, &survey, &survey.to_string())
+}

@@ -1,0 +1,105 @@
+use clap::CommandFactory;
+
+use super::*;
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(line.split(' '))
+}
+
+fn usage_error(line: &str) -> String {
+    let error = parse(line).unwrap_err();
+    assert_eq!(error.exit_code(), 2, "{error}");
+    error.to_string()
+}
+
+#[test]
+fn the_definitions_are_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn every_command_has_a_meaning_and_an_example_in_its_help() {
+    for command in Cli::command().get_subcommands_mut() {
+        let name = command.get_name().to_owned();
+        let help = command.render_long_help().to_string();
+        assert!(command.get_about().is_some(), "{name}");
+        assert!(
+            help.contains("Examples:\n") && help.contains(&format!("tlm {name}")),
+            "{name}: {help}"
+        );
+        let written = command.get_after_help().unwrap().to_string();
+        let longest = written.lines().map(|line| line.chars().count()).max().unwrap();
+        assert!(
+            longest <= 100,
+            "{name}: a terminal breaks an example of {longest} columns"
+        );
+        for argument in command.get_arguments() {
+            assert!(argument.get_help().is_some(), "{name} {}", argument.get_id());
+        }
+    }
+}
+
+#[test]
+fn the_documented_command_lines_are_accepted() {
+    for line in [
+        "tlm run c.toml",
+        "tlm run c.toml --out d --set a.b=1 --set c.d=2 --resume --json",
+        "tlm --json --threads 3 --device cuda:1 run c.toml",
+        "tlm run c.toml --print-config",
+        "tlm train c.toml",
+        "tlm finetune c.toml --model d",
+        "tlm select --index i --queries t.jsonl --top-k 5 --out s.jsonl --query tfidf:20 --method random \
+         --analyzer english --k1 0.9 --b 0.4 --length lucene",
+        "tlm eval --model d --data f",
+        "tlm predict --model d",
+        "tlm predict --model d -",
+        "tlm predict --model d f.txt --device wgpu:0",
+        "tlm plan c.toml --device null",
+        "tlm devices",
+    ] {
+        assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
+    }
+}
+
+#[test]
+fn bad_usage_ends_with_code_two_and_says_what_would_be_right() {
+    let says = |line: &str, part: &str| {
+        let message = usage_error(line);
+        assert!(message.contains(part), "{line}: {message}");
+    };
+    says("tlm run c.toml --reusme", "--resume");
+    says("tlm selct", "select");
+    says("tlm run", "CONFIG.toml");
+    says("tlm devices --device tpu", "cuda");
+    says("tlm devices --threads 0", "1..");
+    says("tlm select --queries q --top-k 5 --out o", "--index");
+    says("tlm select --index i --queries q --top-k 0 --out o", "1..");
+    says(
+        "tlm select --index i --queries q --top-k 5 --out o --query words",
+        "tfidf:N",
+    );
+    says(
+        "tlm select --index i --queries q --top-k 5 --out o --method none",
+        "bm25 or random",
+    );
+    says("tlm eval --model d --data f --metric f1", "micro_f1");
+}
+
+#[test]
+fn every_way_to_end_has_its_own_code() {
+    let ends = [
+        CliError::BadInput(String::new()),
+        CliError::Failed(String::new()),
+        CliError::Interrupted("run".into()),
+        CliError::ReaderGone,
+    ];
+    assert_eq!(ends.iter().map(CliError::code).collect::<Vec<_>>(), [2, 1, 75, 0]);
+    assert!(
+        CliError::Interrupted("run".into())
+            .message()
+            .unwrap()
+            .contains("--resume")
+    );
+    let pipe = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+    assert_eq!(CliError::stdout(&pipe).message(), None);
+}
