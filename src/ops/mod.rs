@@ -7,6 +7,8 @@ pub mod bias_grad;
 pub mod case;
 pub mod copy;
 pub mod dropout;
+pub mod fill;
+pub mod gather;
 pub mod gelu;
 pub mod gemm;
 pub mod layer_norm;
@@ -40,16 +42,26 @@ pub static REGISTRY: &[Op] = &[
     Op {
         name: "gelu",
         kernels: gelu::KERNELS,
-        cases: Vec::new,
+        cases: gelu::cases,
     },
     Op {
         name: "bias_grad",
         kernels: bias_grad::KERNELS,
-        cases: Vec::new,
+        cases: bias_grad::cases,
     },
     Op {
         name: "copy",
         kernels: copy::KERNELS,
-        cases: Vec::new,
+        cases: copy::cases,
+    },
+    Op {
+        name: "fill",
+        kernels: fill::KERNELS,
+        cases: fill::cases,
+    },
+    Op {
+        name: "gather",
+        kernels: gather::KERNELS,
+        cases: gather::cases,
     },
 ];
