@@ -7,6 +7,7 @@ pub mod bias_grad;
 pub mod case;
 pub mod copy;
 pub mod dropout;
+pub mod embedding;
 pub mod fill;
 pub mod gather;
 pub mod gelu;
@@ -63,5 +64,10 @@ pub static REGISTRY: &[Op] = &[
         name: "gather",
         kernels: gather::KERNELS,
         cases: gather::cases,
+    },
+    Op {
+        name: "embedding",
+        kernels: embedding::KERNELS,
+        cases: embedding::cases,
     },
 ];
