@@ -13,6 +13,7 @@ pub mod gather;
 pub mod gelu;
 pub mod gemm;
 pub mod layer_norm;
+pub mod masked_cross_entropy;
 pub mod math;
 
 use crate::kernel::Kernel;
@@ -69,5 +70,10 @@ pub static REGISTRY: &[Op] = &[
         name: "embedding",
         kernels: embedding::KERNELS,
         cases: embedding::cases,
+    },
+    Op {
+        name: "masked_cross_entropy",
+        kernels: masked_cross_entropy::KERNELS,
+        cases: masked_cross_entropy::cases,
     },
 ];
