@@ -3,8 +3,10 @@
 //! A room holds the mathematics, the kernel tables, the record function with its backward, the CPU implementation, the
 //! f64 reference, the cost functions and the test cases.
 
+pub mod adamw;
 pub mod bias_grad;
 pub mod case;
+pub mod class_cross_entropy;
 pub mod copy;
 pub mod dropout;
 pub mod embedding;
@@ -12,9 +14,11 @@ pub mod fill;
 pub mod gather;
 pub mod gelu;
 pub mod gemm;
+pub mod grad_norm;
 pub mod layer_norm;
 pub mod masked_cross_entropy;
 pub mod math;
+pub mod sum;
 
 use crate::kernel::Kernel;
 use case::Case;
@@ -75,5 +79,25 @@ pub static REGISTRY: &[Op] = &[
         name: "masked_cross_entropy",
         kernels: masked_cross_entropy::KERNELS,
         cases: masked_cross_entropy::cases,
+    },
+    Op {
+        name: "class_cross_entropy",
+        kernels: class_cross_entropy::KERNELS,
+        cases: class_cross_entropy::cases,
+    },
+    Op {
+        name: "sum",
+        kernels: sum::KERNELS,
+        cases: sum::cases,
+    },
+    Op {
+        name: "grad_norm",
+        kernels: grad_norm::KERNELS,
+        cases: grad_norm::cases,
+    },
+    Op {
+        name: "adamw",
+        kernels: adamw::KERNELS,
+        cases: adamw::cases,
     },
 ];

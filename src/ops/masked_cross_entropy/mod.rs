@@ -19,6 +19,7 @@ use crate::ops::{bias_grad, gemm};
 use crate::plan::{PlanError, Recorder, Value};
 
 pub use reference::cases;
+pub(in crate::ops) use reference::cross_entropy;
 
 /// `losses` of rows of logits; with the constant `train`, `logits = weight (softmax(logits) - onehot(label))`.
 pub static ROWS: Kernel = Kernel {
