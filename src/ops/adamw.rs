@@ -170,21 +170,25 @@ fn reference<R: Real>(decay_words: usize) -> Reference<R> {
         let lr = real(step.learning_rate);
         let ratio = real(step.clip_norm) / t[4][0];
         let clip = if ratio < one { ratio } else { one };
-        let (mut params, mut first, mut second) = (Vec::new(), Vec::new(), Vec::new());
-        for index in 0..t[0].len() {
-            let g = t[1][index] * clip;
-            let m = beta1 * t[2][index] + (one - beta1) * g;
-            let v = beta2 * t[3][index] + (one - beta2) * g * g;
-            let p = t[0][index] - lr * real(step.bias_correction) * m / (v.sqrt() + real(SETTINGS.epsilon));
+        let moment = |beta: R, old: R, new: R| beta * old + (one - beta) * new;
+        let clipped: Vec<R> = t[1].iter().map(|&g| g * clip).collect();
+        let first: Vec<R> = t[2].iter().zip(&clipped).map(|(&m, &g)| moment(beta1, m, g)).collect();
+        let second: Vec<R> = t[3]
+            .iter()
+            .zip(&clipped)
+            .map(|(&v, &g)| moment(beta2, v, g * g))
+            .collect();
+        let updated = |(index, &p): (usize, &R)| {
+            let slope = first[index] / (second[index].sqrt() + real(SETTINGS.epsilon));
+            let p = p - lr * real(step.bias_correction) * slope;
             let decay = if index < decay_words {
                 SETTINGS.weight_decay
             } else {
                 0.0
             };
-            params.push(p - lr * real(decay) * p);
-            first.push(m);
-            second.push(v);
-        }
+            p - lr * real(decay) * p
+        };
+        let params = t[0].iter().enumerate().map(updated).collect();
         Expected {
             outputs: vec![params, first, second],
             gradients: Vec::new(),

@@ -42,7 +42,7 @@ pub fn erf(x: f32) -> f32 {
     let p = p.mul_add(x2, -2.101_024e-6);
     let p = p.mul_add(x2, -5.692_506_6e-5);
     let p = p.mul_add(x2, -7.349_906_4e-4);
-    let p = p.mul_add(x2, -2.954_599_8e-3);
+    let p = p.mul_add(x2, -2.954_6e-3);
     let p = p.mul_add(x2, -1.609_603_3e-2);
     let q = -1.456_607_2e-5f32;
     let q = q.mul_add(x2, -2.133_740_6e-4);

@@ -29,10 +29,10 @@ fn reference<R: Real>(shape: Shape) -> Reference<R> {
         let (mut word, mut positions) = (zeros(shape.vocabulary), zeros(shape.longest));
         let mut segment = zeros(shape.segments);
         for dy in upstream {
-            for index in 0..shape.tokens * width {
+            for (index, &dy) in dy.iter().take(shape.tokens * width).enumerate() {
                 let ((id, position), column) = (row(index / width), index % width);
                 for (table, at) in [(&mut word, id), (&mut positions, position), (&mut segment, 0)] {
-                    table[at + column] = table[at + column] + dy[index];
+                    table[at + column] = table[at + column] + dy;
                 }
             }
         }
