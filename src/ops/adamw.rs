@@ -213,7 +213,7 @@ pub fn cases() -> Vec<Case> {
             .map(|name| Tensor::random(name, Role::Constant, Extent::fixed(1), words))
             .collect();
         for x in &mut tensors[3].data {
-            *x = (*x * *x) as f32 as f64;
+            *x = f64::from((*x * *x + 0.25) as f32);
         }
         (tensors[4].width, tensors[4].data) = (1, vec![3.5]);
         cases.push(Case {
