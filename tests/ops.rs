@@ -210,7 +210,7 @@ fn check_finite_differences(case: &Case, recorded: &Recorded, truth: &Expected<f
             &upstream,
         );
         if upstream.is_empty() {
-            return expected.outputs[0].iter().sum();
+            return expected.outputs.last().unwrap().iter().sum();
         }
         let takes = case.upstream.iter().zip(&expected.outputs).filter(|(takes, _)| **takes);
         takes

@@ -10,7 +10,8 @@
 use rayon::prelude::*;
 
 use crate::device::cpu::vectorised;
-use crate::kernel::{Arg, Call, Cost, Extent, Kernel, PLAIN, Sizes};
+use crate::kernel::{Arg, Call, Cost, Count, Extent, Kernel, PLAIN, Sizes, StepParams};
+use crate::ops::case::{Case, Expected, Given, Real, Reference, Role, Tensor, counted};
 use crate::plan::{PlanError, Recorder, Value};
 
 /// Rows of one partial sum.
@@ -132,4 +133,50 @@ fn finish(call: &Call) {
             }
         },
     );
+}
+
+/// The vector is the second tensor; `times` gradients of the same rows arrive at it.
+fn reference<R: Real>(rows: usize, width: usize, times: usize) -> Reference<R> {
+    Box::new(move |given: &Given<R>, _: &[Vec<R>]| {
+        let (dy, vector) = (&given.tensors[0], &given.tensors[1]);
+        let column = |column: usize| -> R {
+            let rows = (0..times * rows).map(|row| row % rows);
+            rows.map(|row| dy[row * width + column]).sum()
+        };
+        let d: Vec<R> = (0..width).map(column).collect();
+        Expected {
+            outputs: vec![d.iter().zip(vector).map(|(&d, &x)| d * x).collect()],
+            gradients: vec![Vec::new(), d],
+        }
+    })
+}
+
+/// No live row, a block minus and plus one, a block without live rows, a first and a second contribution.
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (live, capacity, width) in [(0, 3, 5), (1, 1, 1), (63, 64, 33), (64, 64, 16), (65, 200, 7)] {
+        for times in [1, 2] {
+            let mut step = StepParams::default();
+            let rows = counted(Count::Sequences, live, capacity, &mut step);
+            let sizes = (live as usize, width as usize);
+            cases.push(Case {
+                name: format!("bias_grad {live} of {capacity} rows, width {width}, {times} times"),
+                tensors: vec![
+                    Tensor::random("dy", Role::Constant, rows, width),
+                    Tensor::random("vector", Role::Param, Extent::fixed(1), width),
+                ],
+                step,
+                record: Box::new(move |r, v| {
+                    for _ in 0..times {
+                        record(r, v[0], v[1])?;
+                    }
+                    Ok(Vec::new())
+                }),
+                upstream: Vec::new(),
+                truth: reference(sizes.0, sizes.1, times),
+                naive: reference(sizes.0, sizes.1, times),
+            });
+        }
+    }
+    cases
 }

@@ -168,7 +168,9 @@ impl<R: Real> Given<'_, R> {
 
 /// A reference's results; rows beyond the live count are left out.
 pub struct Expected<R> {
-    /// Outputs in the order that the case's `record` returns them.
+    /// Outputs in the order that the case's `record` returns them. Where no output takes an upstream gradient (losses),
+    /// the last tensor here is the scalar that `gradients` differentiate, cut into terms; a case whose outputs are not
+    /// these terms adds them as one more tensor.
     pub outputs: Vec<Vec<R>>,
     /// Gradients of the inputs and parameters in the order of the case's tensors (others empty), of the sum over the
     /// outputs' elements times the upstream gradients, or of the op's own loss.

@@ -2,7 +2,8 @@
 
 use rayon::prelude::*;
 
-use crate::kernel::{Arg, Call, Cost, Kernel, PLAIN};
+use crate::kernel::{Arg, Call, Cost, Count, Kernel, PLAIN, StepParams};
+use crate::ops::case::{Case, Expected, Given, Real, Reference, Role, Tensor, counted};
 use crate::plan::{PlanError, Recorder, Value};
 
 /// `y (+)= x`.
@@ -58,4 +59,39 @@ fn run(call: &Call) {
             y.copy_from_slice(x);
         }
     });
+}
+
+/// Two copies of one tensor: its gradient is the sum of theirs.
+fn reference<R: Real>(words: usize) -> Reference<R> {
+    Box::new(move |given: &Given<R>, upstream: &[Vec<R>]| {
+        let x = given.tensors[0][..words].to_vec();
+        let gradients = match upstream {
+            [first, second] => vec![(0..words).map(|word| first[word] + second[word]).collect()],
+            _ => Vec::new(),
+        };
+        Expected {
+            outputs: vec![x.clone(), x],
+            gradients,
+        }
+    })
+}
+
+/// No live row, one element, a chunk of the CPU plus one row.
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (live, capacity, width) in [(0, 2, 3), (1, 1, 1), (9, 11, 5), (129, 140, 128)] {
+        let mut step = StepParams::default();
+        let rows = counted(Count::Tokens, live, capacity, &mut step);
+        let words = (live * width) as usize;
+        cases.push(Case {
+            name: format!("copy {live} of {capacity} rows, width {width}"),
+            tensors: vec![Tensor::random("x", Role::Input, rows, width)],
+            step,
+            record: Box::new(|r, v| Ok(vec![copy(r, v[0])?, copy(r, v[0])?])),
+            upstream: vec![true, true],
+            truth: reference(words),
+            naive: reference(words),
+        });
+    }
+    cases
 }

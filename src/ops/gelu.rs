@@ -13,8 +13,8 @@ use rayon::prelude::*;
 
 use super::math::{erf, exp};
 use crate::device::cpu::vectorised;
-use crate::kernel::{Arg, Call, Cost, Kernel, PLAIN};
-use crate::ops::case::Real;
+use crate::kernel::{Arg, Call, Cost, Count, Kernel, PLAIN, StepParams};
+use crate::ops::case::{Case, Expected, Given, Real, Reference, Role, Tensor, counted};
 use crate::plan::{PlanError, Recorder, Value};
 
 /// `gelu(z)`.
@@ -104,6 +104,39 @@ fn backward(call: &Call) {
             },
         );
     });
+}
+
+fn backward_reference<R: Real>(words: usize) -> Reference<R> {
+    Box::new(move |given: &Given<R>, _: &[Vec<R>]| {
+        let pairs = given.tensors[0].iter().zip(&given.tensors[1]).take(words);
+        Expected {
+            outputs: vec![pairs.map(|(&da, &z)| da * reference_derivative(z)).collect()],
+            gradients: Vec::new(),
+        }
+    })
+}
+
+/// The backward alone: no live row, one element, a chunk of the CPU plus one.
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (live, capacity, width) in [(0, 2, 3), (1, 1, 1), (5, 7, 17), (129, 130, 64)] {
+        let mut step = StepParams::default();
+        let rows = counted(Count::Tokens, live, capacity, &mut step);
+        let words = (live * width) as usize;
+        cases.push(Case {
+            name: format!("gelu backward {live} of {capacity} rows, width {width}"),
+            tensors: vec![
+                Tensor::random("da", Role::Constant, rows, width),
+                Tensor::random("z", Role::Constant, rows, width),
+            ],
+            step,
+            record: Box::new(|r, v| Ok(vec![record_backward(r, v[0], v[1])?])),
+            upstream: vec![false],
+            truth: backward_reference(words),
+            naive: backward_reference(words),
+        });
+    }
+    cases
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! Elementary functions in f32 that vectorise: no branches, no table look-ups, only `mul_add` and bit operations.
 //!
-//! Inside [`vectorised`](crate::device::cpu::vectorised) loops the compiler turns them into 16 lanes of AVX-512.
+//! Inside [`vectorised`](crate::device::cpu::vectorised) loops the compiler turns them into 16 lanes of AVX-512. Reductions
+//! keep [`LANES`] partial results, so their order of operations is the same on every processor.
+
+use crate::device::cpu::LANES;
 
 /// `e^x` to within 2 units in the last place; 0 below -87.3, infinity never (saturates at `e^88.3`), NaN stays NaN.
 /// Range reduction by ln 2 split in two, degree-5 polynomial of Cephes `expf`.
@@ -39,7 +42,7 @@ pub fn erf(x: f32) -> f32 {
     let p = p.mul_add(x2, -2.101_024e-6);
     let p = p.mul_add(x2, -5.692_506_6e-5);
     let p = p.mul_add(x2, -7.349_906_4e-4);
-    let p = p.mul_add(x2, -2.954_599_8e-3);
+    let p = p.mul_add(x2, -2.954_6e-3);
     let p = p.mul_add(x2, -1.609_603_3e-2);
     let q = -1.456_607_2e-5f32;
     let q = q.mul_add(x2, -2.133_740_6e-4);
@@ -47,6 +50,55 @@ pub fn erf(x: f32) -> f32 {
     let q = q.mul_add(x2, -7.373_329e-3);
     let q = q.mul_add(x2, -1.426_473_9e-2);
     clamped * p / q
+}
+
+/// Sum of `term` over a row: element `i` goes to partial sum `i mod LANES`, the partial sums are added as a tree.
+#[inline(always)]
+#[must_use]
+pub fn sum_of(x: &[f32], term: impl Fn(f32) -> f32) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    let (groups, rest) = x.as_chunks::<LANES>();
+    for group in groups {
+        for (lane, x) in lanes.iter_mut().zip(group) {
+            *lane += term(*x);
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        *lane += term(*x);
+    }
+    tree(lanes)
+}
+
+/// Sum of the lanes as a tree.
+#[inline(always)]
+#[must_use]
+pub fn tree(mut lanes: [f32; LANES]) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for lane in 0..half {
+            lanes[lane] += lanes[lane + half];
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+/// Largest element of a row; NaNs are passed over, an empty row has -infinity.
+#[inline(always)]
+#[must_use]
+pub fn max_of(x: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (groups, rest) = x.as_chunks::<LANES>();
+    for group in groups {
+        for (lane, x) in lanes.iter_mut().zip(group) {
+            *lane = larger(*lane, *x);
+        }
+    }
+    lanes
+        .iter()
+        .chain(rest)
+        .fold(f32::NEG_INFINITY, |most, &x| larger(most, x))
 }
 
 #[cfg(test)]
@@ -80,5 +132,16 @@ mod tests {
             );
         }
         assert!(erf(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn reductions_cover_every_element_of_rows_of_any_length() {
+        for len in 0..70usize {
+            let x: Vec<f32> = (0..len).map(|index| (index * 37 % 101) as f32 - 50.0).collect();
+            let sum: f64 = x.iter().map(|&x| f64::from(x * x)).sum();
+            assert_eq!(f64::from(sum_of(&x, |x| x * x)), sum, "{len} elements");
+            let most = x.iter().copied().max_by(f32::total_cmp).unwrap_or(f32::NEG_INFINITY);
+            assert_eq!(max_of(&x), most, "{len} elements");
+        }
     }
 }

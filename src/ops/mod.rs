@@ -3,15 +3,23 @@
 //! A room holds the mathematics, the kernel tables, the record function with its backward, the CPU implementation, the
 //! f64 reference, the cost functions and the test cases.
 
+pub mod adamw;
 pub mod attention;
 pub mod bias_grad;
 pub mod case;
+pub mod class_cross_entropy;
 pub mod copy;
 pub mod dropout;
+pub mod embedding;
+pub mod fill;
+pub mod gather;
 pub mod gelu;
 pub mod gemm;
+pub mod grad_norm;
 pub mod layer_norm;
+pub mod masked_cross_entropy;
 pub mod math;
+pub mod sum;
 
 use crate::kernel::Kernel;
 use case::Case;
@@ -39,18 +47,63 @@ pub static REGISTRY: &[Op] = &[
         cases: gemm::cases,
     },
     Op {
+        name: "attention",
+        kernels: attention::KERNELS,
+        cases: attention::cases,
+    },
+    Op {
         name: "gelu",
         kernels: gelu::KERNELS,
-        cases: Vec::new,
+        cases: gelu::cases,
     },
     Op {
         name: "bias_grad",
         kernels: bias_grad::KERNELS,
-        cases: Vec::new,
+        cases: bias_grad::cases,
     },
     Op {
         name: "copy",
         kernels: copy::KERNELS,
-        cases: Vec::new,
+        cases: copy::cases,
+    },
+    Op {
+        name: "fill",
+        kernels: fill::KERNELS,
+        cases: fill::cases,
+    },
+    Op {
+        name: "gather",
+        kernels: gather::KERNELS,
+        cases: gather::cases,
+    },
+    Op {
+        name: "embedding",
+        kernels: embedding::KERNELS,
+        cases: embedding::cases,
+    },
+    Op {
+        name: "masked_cross_entropy",
+        kernels: masked_cross_entropy::KERNELS,
+        cases: masked_cross_entropy::cases,
+    },
+    Op {
+        name: "class_cross_entropy",
+        kernels: class_cross_entropy::KERNELS,
+        cases: class_cross_entropy::cases,
+    },
+    Op {
+        name: "sum",
+        kernels: sum::KERNELS,
+        cases: sum::cases,
+    },
+    Op {
+        name: "grad_norm",
+        kernels: grad_norm::KERNELS,
+        cases: grad_norm::cases,
+    },
+    Op {
+        name: "adamw",
+        kernels: adamw::KERNELS,
+        cases: adamw::cases,
     },
 ];

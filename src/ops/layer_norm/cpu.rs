@@ -6,6 +6,7 @@ use super::BLOCK_ROWS;
 use crate::device::cpu::{LANES, vectorised};
 use crate::kernel::Call;
 use crate::ops::dropout::{Dropout, GROUP};
+use crate::ops::math::{sum_of, tree};
 
 pub(super) fn forward(call: &Call) {
     let (rows, width, epsilon) = (
@@ -168,34 +169,6 @@ fn moments(x: &[f32], epsilon: f32) -> (f32, f32) {
     let mean = sum_of(x, |x| x) / width;
     let variance = sum_of(x, |x| (x - mean) * (x - mean)) / width;
     (mean, 1.0 / (variance + epsilon).sqrt())
-}
-
-#[inline(always)]
-fn sum_of(x: &[f32], term: impl Fn(f32) -> f32) -> f32 {
-    let mut lanes = [0.0f32; LANES];
-    let (groups, rest) = x.as_chunks::<LANES>();
-    for group in groups {
-        for (lane, x) in lanes.iter_mut().zip(group) {
-            *lane += term(*x);
-        }
-    }
-    for (lane, x) in lanes.iter_mut().zip(rest) {
-        *lane += term(*x);
-    }
-    tree(lanes)
-}
-
-/// Sum of the lanes as a tree.
-#[inline(always)]
-fn tree(mut lanes: [f32; LANES]) -> f32 {
-    let mut half = LANES / 2;
-    while half > 0 {
-        for lane in 0..half {
-            lanes[lane] += lanes[lane + half];
-        }
-        half /= 2;
-    }
-    lanes[0]
 }
 
 #[inline(always)]

@@ -1,0 +1,126 @@
+//! The global norm of the gradients, in two passes over the flat buffer.
+//!
+//! ```text
+//! partial  p [blocks, 1] = sums of squares over BLOCK words of g
+//! finish   norm [1, 1]   = sqrt(sum of p)
+//! ```
+//!
+//! A NaN or an infinity anywhere makes the norm NaN or infinite, and so does a gradient whose square does not fit f32 (above
+//! 1.8e19): a finite norm proves every gradient finite. [`adamw`](super::adamw) does nothing when it is not.
+
+use rayon::prelude::*;
+
+use crate::device::cpu::vectorised;
+use crate::kernel::{Arg, Call, Cost, Extent, Kernel, PLAIN, StepParams};
+use crate::ops::case::{Case, Expected, Given, Real, Reference, Role, Tensor};
+use crate::ops::math::sum_of;
+use crate::plan::{PlanError, Recorder, Value};
+
+/// Words of one partial sum.
+pub const BLOCK: usize = 16_384;
+
+/// Sums of squares over blocks.
+pub static PARTIAL: Kernel = Kernel {
+    name: "grad_norm.partial",
+    args: &[
+        Arg::input("grads", ["rows", "width"]),
+        Arg::output("partials", ["blocks", "1"]),
+    ],
+    constants: &["rows", "width", "blocks"],
+    cuda: None,
+    wgsl: None,
+    cpu: partial,
+    grid: |dims, _| [dims.size("blocks") as u32, 1, 1],
+    cost: |sizes| {
+        let words = sizes.get("rows") * sizes.get("width");
+        Cost {
+            flops: 2 * words,
+            read: 4 * words,
+            written: 4 * sizes.get("blocks"),
+        }
+    },
+    variants: PLAIN,
+};
+
+/// Square root of the sum of the partial sums.
+pub static FINISH: Kernel = Kernel {
+    name: "grad_norm.finish",
+    args: &[Arg::input("partials", ["blocks", "1"]), Arg::output("norm", ["1", "1"])],
+    constants: &["blocks"],
+    cuda: None,
+    wgsl: None,
+    cpu: finish,
+    grid: |_, _| [1, 1, 1],
+    cost: |sizes| Cost {
+        flops: sizes.get("blocks"),
+        read: 4 * sizes.get("blocks"),
+        written: 4,
+    },
+    variants: PLAIN,
+};
+
+/// All kernels of the room.
+pub static KERNELS: &[&Kernel] = &[&PARTIAL, &FINISH];
+
+/// Writes the Euclidean norm of `grads` (fixed sizes: a range of the flat buffer, or any tensor) to `norm` `[1, 1]`.
+///
+/// # Errors
+/// Shape mismatches, with the scope.
+pub fn record(r: &mut Recorder, grads: Value, norm: Value) -> Result<(), PlanError> {
+    let blocks = r.info(grads).words().div_ceil(BLOCK).max(1) as u32;
+    let partials = r.value("partials", Extent::fixed(blocks), 1);
+    r.launch(&PARTIAL, &[grads, partials], &[])?;
+    r.launch(&FINISH, &[partials, norm], &[])
+}
+
+fn partial(call: &Call) {
+    let grads = call.f32(0);
+    call.f32_mut(1).par_iter_mut().enumerate().for_each(|(block, sum)| {
+        let start = block * BLOCK;
+        let block = &grads[start..grads.len().min(start + BLOCK)];
+        *sum = vectorised(
+            #[inline(always)]
+            || sum_of(block, |g| g * g),
+        );
+    });
+}
+
+fn finish(call: &Call) {
+    let partials = call.f32(0);
+    let norm = call.f32_mut(1);
+    norm[0] = vectorised(
+        #[inline(always)]
+        || sum_of(partials, |sum| sum).sqrt(),
+    );
+}
+
+fn reference<R: Real>() -> Reference<R> {
+    Box::new(|given: &Given<R>, _: &[Vec<R>]| {
+        let sum: R = given.tensors[0].iter().map(|&g| g * g).sum();
+        Expected {
+            outputs: vec![vec![sum.sqrt()]],
+            gradients: Vec::new(),
+        }
+    })
+}
+
+/// One word, a block minus and plus one, several blocks, a matrix.
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (rows, words) in [(1, 1), (1, 16_383), (1, 16_384), (1, 16_385), (1, 70_001), (37, 911)] {
+        cases.push(Case {
+            name: format!("grad_norm of {rows} x {words} words"),
+            tensors: vec![Tensor::random("grads", Role::Constant, Extent::fixed(rows), words)],
+            step: StepParams::default(),
+            record: Box::new(|r, v| {
+                let norm = r.output("norm", Extent::fixed(1), 1);
+                record(r, v[0], norm)?;
+                Ok(vec![norm])
+            }),
+            upstream: vec![false],
+            truth: reference(),
+            naive: reference(),
+        });
+    }
+    cases
+}

@@ -1,0 +1,122 @@
+//! The masked language model's loss: decoder, softmax and cross entropy of the masked rows, a chunk of rows at a time.
+//!
+//! ```text
+//! z      [rows, V]  = hidden [rows, h] W^T + b              W [V, h] the word embedding, b [1, V]
+//! losses [rows, 1]  = log sum_j exp(z_j) - z_label          of every row, unweighted
+//!
+//! gradients of sum_i weight_i loss_i, emitted at once because the loss is where a backward begins:
+//! dz = weight (softmax(z) - onehot(label))  (in place of z),  dhidden (+)= dz W,  dW (+)= dz^T hidden,  db (+)= sum dz
+//! ```
+//!
+//! Only one chunk's logits exist at a time: with 30,522 words, 1,024 masked rows at once would take 125 MB, and as much again for
+//! their gradient. A chunk beyond the live rows touches nothing, except that the first one starts `dW` and `db`.
+
+mod cpu;
+mod reference;
+
+use crate::kernel::{Arg, Cost, Kernel, PLAIN};
+use crate::ops::{bias_grad, gemm};
+use crate::plan::{PlanError, Recorder, Value};
+
+pub use reference::cases;
+pub(in crate::ops) use reference::cross_entropy;
+
+/// `losses` of rows of logits; with the constant `train`, `logits = weight (softmax(logits) - onehot(label))`.
+pub static ROWS: Kernel = Kernel {
+    name: "masked_cross_entropy.rows",
+    args: &[
+        Arg::inout("logits", ["rows", "classes"]),
+        Arg::index("labels", ["rows", "1"]),
+        Arg::input("weights", ["rows", "1"]),
+        Arg::output("losses", ["rows", "1"]),
+    ],
+    constants: &["rows", "rows.count", "rows.start", "classes", "train"],
+    cuda: None,
+    wgsl: None,
+    cpu: cpu::rows,
+    grid: |dims, _| [dims.size("rows") as u32, 1, 1],
+    cost: |sizes| {
+        let (rows, train) = (sizes.get("rows"), sizes.word("train"));
+        let elements = rows * sizes.get("classes");
+        Cost {
+            flops: (25 + train) * elements,
+            read: 4 * (elements + 2 * rows),
+            written: 4 * (train * elements + rows),
+        }
+    },
+    variants: PLAIN,
+};
+
+/// All kernels of the room.
+pub static KERNELS: &[&Kernel] = &[&ROWS];
+
+/// What the loss of the masked rows is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Masked {
+    /// Rows after the head's transform, `[masked, h]`.
+    pub hidden: Value,
+    /// Decoder: the word embedding `[V, h]` and the decoder's own bias `[1, V]`.
+    pub decoder: gemm::Layer,
+    /// True ids, `[masked, 1]` u32.
+    pub labels: Value,
+    /// Factor of each row's loss in the objective, `[masked, 1]`.
+    pub weights: Value,
+}
+
+/// Unweighted losses `[masked, 1]`; with `train`, also all gradients of their weighted sum. At most `chunk_rows` rows
+/// of logits exist at a time.
+///
+/// # Errors
+/// [`PlanError::Unsupported`] for chunks without rows; shape and type mismatches, with the scope.
+pub fn masked_cross_entropy(
+    r: &mut Recorder,
+    masked: &Masked,
+    chunk_rows: u32,
+    train: bool,
+) -> Result<Value, PlanError> {
+    let rows = r.info(masked.hidden).rows;
+    let classes = r.info(masked.decoder.weight).rows.capacity;
+    if chunk_rows == 0 || rows.capacity == 0 {
+        let what = format!(
+            "masked_cross_entropy over {} rows in chunks of {chunk_rows}: both must be at least 1",
+            rows.capacity
+        );
+        return Err(r.unsupported(what));
+    }
+    let gemm::Layer { weight, bias } = masked.decoder;
+    let losses = r.value("losses", rows, 1);
+    let dhidden = if train { r.outgoing(masked.hidden)? } else { None };
+    for start in (0..rows.capacity).step_by(chunk_rows as usize) {
+        let count = chunk_rows.min(rows.capacity - start);
+        let hidden = r.view(masked.hidden, start, count);
+        let logits = r.value("logits", r.info(hidden).rows, classes);
+        r.launch(&gemm::FORWARD, &[hidden, weight, bias, logits], &[])?;
+        let (labels, weights) = (
+            r.view(masked.labels, start, count),
+            r.view(masked.weights, start, count),
+        );
+        let chunk_losses = r.view(losses, start, count);
+        let constants = [("train", u32::from(train))];
+        r.launch(&ROWS, &[logits, labels, weights, chunk_losses], &constants)?;
+        if !train {
+            continue;
+        }
+        if let Some(d) = dhidden {
+            let view = r.view(d.value, start, count);
+            r.launch(
+                &gemm::BACKWARD_INPUT,
+                &[logits, weight, view],
+                &[("accumulate_dx", d.flag())],
+            )?;
+        }
+        if let Some(d) = r.outgoing(weight)? {
+            r.launch(
+                &gemm::BACKWARD_WEIGHT,
+                &[logits, hidden, d.value],
+                &[("accumulate_dw", d.flag())],
+            )?;
+        }
+        bias_grad::record(r, logits, bias)?;
+    }
+    Ok(losses)
+}
