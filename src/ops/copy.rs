@@ -2,18 +2,28 @@
 
 use rayon::prelude::*;
 
-use crate::kernel::{Arg, Call, Cost, Kernel, PLAIN};
+use crate::kernel::{Arg, Call, Cost, File, Kernel, PLAIN, Source, cover};
 use crate::plan::{PlanError, Recorder, Value};
+
+const WGSL: File = File {
+    name: "shaders/copy.wgsl",
+    text: include_str!("../../shaders/copy.wgsl"),
+};
+
+const CUDA: File = File {
+    name: "kernels/copy.cu",
+    text: include_str!("../../kernels/copy.cu"),
+};
 
 /// `y (+)= x`.
 pub static COPY: Kernel = Kernel {
     name: "copy",
     args: &[Arg::input("x", ["rows", "width"]), Arg::inout("y", ["rows", "width"])],
     constants: &["rows", "rows.count", "rows.start", "width", "accumulate_y"],
-    cuda: None,
-    wgsl: None,
+    cuda: Some(Source::new(CUDA, "copy")),
+    wgsl: Some(Source::new(WGSL, "copy")),
     cpu: run,
-    grid: |dims, _| [(dims.size("rows") * dims.size("width")).div_ceil(256) as u32, 1, 1],
+    grid: |dims, _| cover(dims.size("rows") * dims.size("width")),
     cost: |sizes| {
         let elements = sizes.get("rows") * sizes.get("width");
         Cost {

@@ -194,7 +194,7 @@ impl<'p> Recorder<'p> {
         let offset = self
             .inputs
             .last()
-            .map_or(StepParams::WORDS, |port| aligned(port.offset + port.words));
+            .map_or(aligned(StepParams::WORDS), |port| aligned(port.offset + port.words));
         self.inputs.push(Port { name, offset, words });
         self.place_at(name, Space::Inputs, offset, rows, width, dtype)
     }
