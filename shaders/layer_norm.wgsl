@@ -66,14 +66,14 @@ fn layer_norm_forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_in
     }
     let variance = workgroup_sum(thread, squares) / f32(width);
     let rstd = 1.0 / sqrt(variance + constants.epsilon);
+    if thread == 0u {
+        stats[2u * row] = mean;
+        stats[2u * row + 1u] = rstd;
+    }
     for (var column = thread; column < width; column += THREADS) {
         let element = first + column;
         let xhat = (x[element] - mean) * rstd;
         y[element] = fma(xhat, gamma[column], beta[column]) * factor(element);
-    }
-    if thread == 0u {
-        stats[2u * row] = mean;
-        stats[2u * row + 1u] = rstd;
     }
 }
 
@@ -101,14 +101,14 @@ fn layer_norm_residual_forward(@builtin(workgroup_id) group: vec3<u32>, @builtin
     }
     let variance = workgroup_sum(thread, squares) / f32(width);
     let rstd = 1.0 / sqrt(variance + constants.epsilon);
+    if thread == 0u {
+        stats[2u * row] = mean;
+        stats[2u * row + 1u] = rstd;
+    }
     for (var column = thread; column < width; column += THREADS) {
         let element = first + column;
         let xhat = (sum[element] - mean) * rstd;
         y[element] = fma(xhat, gamma[column], beta[column]);
-    }
-    if thread == 0u {
-        stats[2u * row] = mean;
-        stats[2u * row + 1u] = rstd;
     }
 }
 

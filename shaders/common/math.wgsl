@@ -3,7 +3,8 @@
 
 // e^x; 0 below -87.336, never infinite.
 fn exp_f32(x: f32) -> f32 {
-    let clamped = clamp(x, -87.336, 88.3);
+    let above = select(x, -87.336, x < -87.336); // a NaN stays one
+    let clamped = select(above, 88.3, above > 88.3);
     let n = round(clamped * 1.44269504); // x = n ln 2 + r; no adding and subtracting of 2^23: drivers may cancel it
     let high = fma(n, -0.6933594, clamped);
     let r = fma(n, 2.1219444e-4, high);
@@ -19,8 +20,9 @@ fn exp_f32(x: f32) -> f32 {
 }
 
 // The error function.
-fn erf(x: f32) -> f32 {
-    let clamped = clamp(x, -4.0, 4.0);
+fn erf_f32(x: f32) -> f32 {
+    let above = select(x, -4.0, x < -4.0); // a NaN stays one
+    let clamped = select(above, 4.0, above > 4.0);
     let x2 = clamped * clamped;
     var p = -2.7261423e-10;
     p = fma(p, x2, 2.7706814e-8);
@@ -37,13 +39,13 @@ fn erf(x: f32) -> f32 {
     return clamped * p / q;
 }
 
-// gelu(z) = z/2 (1 + erf(z / sqrt 2)).
+// gelu(z) = z/2 (1 + erf_f32(z / sqrt 2)).
 fn gelu(z: f32) -> f32 {
-    return 0.5 * z * (1.0 + erf(z * 0.70710678));
+    return 0.5 * z * (1.0 + erf_f32(z * 0.70710678));
 }
 
 // gelu'(z) = Phi(z) + z phi(z).
 fn gelu_derivative(z: f32) -> f32 {
     let phi = 0.3989423 * exp_f32(-0.5 * z * z);
-    return fma(0.5, erf(z * 0.70710678), 0.5) + z * phi;
+    return fma(0.5, erf_f32(z * 0.70710678), 0.5) + z * phi;
 }

@@ -18,8 +18,8 @@ fn workgroup_sum(thread: u32, x: f32) -> f32 {
     return sum;
 }
 
-// Column sums: 64 columns by 4 groups, thread = group * 64 + column. The sum of x over the groups, known to group 0. All
-// threads must call it.
+// Column sums: 64 columns by 4 groups, thread = group * 64 + column. The sum of x over the groups, known to every thread
+// of the column. All threads must call it.
 fn group_sum(thread: u32, x: f32) -> f32 {
     sum_terms[thread] = x;
     for (var half = 128u; half >= 64u; half /= 2u) {

@@ -4,6 +4,7 @@
 //! per step crosses this seam; inside, each backend has its own types.
 
 pub mod cpu;
+pub mod cuda;
 pub mod null;
 pub mod wgpu;
 
@@ -154,6 +155,18 @@ pub enum DeviceError {
         backend: &'static str,
         /// Kernel.
         kernel: &'static str,
+    },
+    /// A library that is loaded at run time was not found.
+    #[error("{backend}: no {library}; tried:{tried}\n{remedy}")]
+    Library {
+        /// Backend.
+        backend: &'static str,
+        /// Library.
+        library: &'static str,
+        /// Files and names with the loader's words, a line each.
+        tried: String,
+        /// What to do.
+        remedy: &'static str,
     },
     /// No adapter of the kind asked for.
     #[error("no adapter: asked for {asked}, found:{found}\n(a software adapter is used only when asked for)")]
