@@ -182,3 +182,32 @@ fn submits(plan: &Plan) -> Vec<std::ops::Range<usize>> {
     submits.push(start..plan.launches.len());
     submits
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::{DType, Extent};
+    use crate::ops::gemm::{Layer, linear};
+    use crate::plan::{Init, ParamSpec, ParamTable, Recorder};
+
+    #[test]
+    fn submits_are_cut_where_they_would_run_long_and_lose_no_launch() {
+        let spec = |name: &str, rows: u32| ParamSpec {
+            name: name.to_string(),
+            rows,
+            width: 1_000,
+            decay: true,
+            head: false,
+            init: Init::Zeros,
+            vector: rows == 1,
+        };
+        let params = ParamTable::new(vec![spec("layer.weight", 1_000), spec("layer.bias", 1)]);
+        let mut r = Recorder::new("long", &params);
+        let mut x = r.input("x", Extent::fixed(10_000), 1_000, DType::F32);
+        for _ in 0..6 {
+            let layer = Layer::named(&mut r, "layer").unwrap();
+            x = linear(&mut r, x, layer).unwrap(); // 20 GFLOP
+        }
+        assert_eq!(submits(&r.finish()), [0..2, 2..4, 4..6]);
+    }
+}
