@@ -5,15 +5,19 @@
 //!   documented error of the elementary functions.
 //! * The arena starts as NaN; rows beyond the live count and words that belong to no value still hold that NaN afterwards.
 //! * Twice on one device, and on every configuration of the backend (threads, bounds checks): the same bits.
-//! * Every variant of every kernel that the backend has was launched.
+//! * Gradients that begin at a number end at that number plus the gradient.
+//! * Every variant of every kernel that the backend has was launched, and every flag `accumulate_...` was both on and off.
+
+mod plan;
 
 use std::collections::BTreeSet;
 
+use plan::{POISON, Recorded, Results, Start, record, run, upstream};
 use tlm::device::{Device, Sizes};
-use tlm::kernel::{DType, Extent, Kernel, StepParams};
+use tlm::kernel::{Extent, Kernel, StepParams};
 use tlm::ops::REGISTRY;
-use tlm::ops::case::{Case, Expected, Given, Real, Role};
-use tlm::plan::{Init, ParamSpec, ParamTable, Plan, Recorder, Space, Value};
+use tlm::ops::case::{Case, Expected, Given, Real, Role, Tensor};
+use tlm::plan::{Plan, PlanError, Space, Value};
 
 /// A backend to test.
 pub struct Backend<'a> {
@@ -25,11 +29,11 @@ pub struct Backend<'a> {
     pub configurations: &'a [&'a dyn Fn(Sizes) -> Box<dyn Device>],
 }
 
-/// A quiet NaN that no arithmetic produces.
-const POISON: u32 = 0x7fc0_dead;
 /// What `ops::math` documents (and its tests hold it to): 4 units in the last place, where the naive algorithm calls libm.
 const ELEMENTARY: f64 = 4.0 * f32::EPSILON as f64;
-const UPSTREAM: [&str; 4] = ["upstream 0", "upstream 1", "upstream 2", "upstream 3"];
+
+/// A kernel's name, the variant launched, and one of its flags with its value.
+type Launched = (&'static str, usize, &'static str, u32);
 
 /// Walks the registry.
 pub fn walk(backend: &Backend) {
@@ -42,156 +46,31 @@ pub fn walk(backend: &Backend) {
             }
         }
     }
-    for kernel in REGISTRY
-        .iter()
-        .flat_map(|op| op.kernels)
-        .filter(|kernel| (backend.has)(kernel))
-    {
+    let kernels = REGISTRY.iter().flat_map(|op| op.kernels);
+    for kernel in kernels.filter(|kernel| (backend.has)(kernel)) {
         for variant in 0..kernel.variants.len() {
-            assert!(
-                launched.contains(&(kernel.name, variant)),
-                "{}: no case launched variant {variant} of {}",
-                backend.name,
-                kernel.name
-            );
+            for key in flags(kernel, variant, |_| vec![0, 1]) {
+                assert!(launched.contains(&key), "{}: no case launched {key:?}", backend.name);
+            }
         }
     }
 }
 
-struct Recorded {
-    plan: Plan,
-    outputs: Vec<Value>,
-    gradients: Vec<Option<Value>>,
-    params: ParamTable,
-}
-
-fn record(case: &Case, variant: usize) -> Recorded {
-    let spec = |tensor: &tlm::ops::case::Tensor| ParamSpec {
-        name: tensor.name.to_string(),
-        rows: tensor.rows.capacity,
-        width: tensor.width,
-        decay: true,
-        head: false,
-        init: Init::Zeros,
-        vector: tensor.rows.capacity == 1,
-    };
-    let params = ParamTable::new(
-        case.tensors
-            .iter()
-            .filter(|tensor| tensor.role == Role::Param)
-            .map(spec)
-            .collect(),
-    );
-    let mut r = Recorder::new("case", &params);
-    r.prefer_variant(variant);
-    let values: Vec<Value> = case
-        .tensors
-        .iter()
-        .map(|tensor| match tensor.role {
-            Role::Param => r.param(tensor.name).unwrap(),
-            Role::Input => r.differentiable_input(tensor.name, tensor.rows, tensor.width),
-            Role::Constant | Role::Index => r.input(tensor.name, tensor.rows, tensor.width, tensor.dtype()),
-        })
-        .collect();
-    let outputs = (case.record)(&mut r, &values).unwrap_or_else(|error| panic!("{}: {error}", case.name));
-    for (index, (&output, _)) in outputs
-        .iter()
-        .zip(&case.upstream)
-        .filter(|(_, takes)| **takes)
-        .enumerate()
-    {
-        let (rows, width) = (r.info(output).rows, r.info(output).width);
-        let upstream = r.input(UPSTREAM[index], rows, width, DType::F32);
-        r.seed_gradient(output, upstream);
+/// A kernel's accumulation flags with given values, or the launch alone where it has none.
+fn flags(kernel: &Kernel, variant: usize, values: impl Fn(&'static str) -> Vec<u32>) -> Vec<Launched> {
+    let flags = kernel.constants.iter().filter(|name| name.starts_with("accumulate_"));
+    let mut keys: Vec<Launched> = Vec::new();
+    for &flag in flags {
+        keys.extend(
+            values(flag)
+                .into_iter()
+                .map(|value| (kernel.name, variant, flag, value)),
+        );
     }
-    r.differentiate()
-        .unwrap_or_else(|error| panic!("{}: {error}", case.name));
-    let differentiable = |tensor: &tlm::ops::case::Tensor| matches!(tensor.role, Role::Param | Role::Input);
-    let gradients: Vec<Option<Value>> = case
-        .tensors
-        .iter()
-        .zip(&values)
-        .map(|(tensor, &value)| differentiable(tensor).then(|| r.incoming(value)).flatten())
-        .collect();
-    r.keep_everything();
-    let plan = r.finish();
-    Recorded {
-        plan,
-        outputs,
-        gradients,
-        params,
+    if keys.is_empty() {
+        keys.push((kernel.name, variant, "", 0));
     }
-}
-
-/// Upstream gradients at capacity, by output.
-fn upstream(case: &Case, recorded: &Recorded) -> Vec<Vec<f64>> {
-    let mut all = Vec::new();
-    for (&output, _) in recorded.outputs.iter().zip(&case.upstream).filter(|(_, takes)| **takes) {
-        let info = recorded.plan.value(output);
-        let name = UPSTREAM[all.len()];
-        all.push(tlm::ops::case::Tensor::random(name, Role::Constant, info.rows, info.width).data);
-    }
-    all
-}
-
-struct Results {
-    outputs: Vec<Vec<u32>>,
-    gradients: Vec<Vec<u32>>,
-    arena: Vec<u32>,
-}
-
-fn words(data: &[f64], dtype: DType) -> Vec<u32> {
-    let word = |&x: &f64| match dtype {
-        DType::U32 => x as u32,
-        DType::F32 => (x as f32).to_bits(),
-    };
-    data.iter().map(word).collect()
-}
-
-fn run(case: &Case, recorded: &Recorded, device: &mut dyn Device, sizes: &Sizes) -> Results {
-    let plan = &recorded.plan;
-    let program = device
-        .load(plan)
-        .unwrap_or_else(|error| panic!("{}: {error}", case.name));
-    for space in [Space::Arena, Space::Grads, Space::Readback] {
-        device.write(space, 0, &vec![POISON; sizes.words(space)]).unwrap();
-    }
-    device.write(Space::Inputs, 0, case.step.words()).unwrap();
-    for tensor in &case.tensors {
-        let (space, offset) = match tensor.role {
-            Role::Param => (Space::Params, recorded.params.find(tensor.name).unwrap().1),
-            _ => (Space::Inputs, plan.input(tensor.name).unwrap().offset),
-        };
-        device
-            .write(space, offset, &words(&tensor.data, tensor.dtype()))
-            .unwrap();
-    }
-    for (index, data) in upstream(case, recorded).iter().enumerate() {
-        let port = plan.input(UPSTREAM[index]).unwrap();
-        device
-            .write(Space::Inputs, port.offset, &words(data, DType::F32))
-            .unwrap();
-    }
-    device.run(program).unwrap();
-    let mut read = |value: &Value| {
-        let place = plan.place(*value);
-        let mut out = vec![0; place.words];
-        device.read(place.space, place.offset, &mut out).unwrap();
-        out
-    };
-    let outputs = recorded.outputs.iter().map(&mut read).collect();
-    let gradients = recorded
-        .gradients
-        .iter()
-        .map(|g| g.as_ref().map(&mut read).unwrap_or_default())
-        .collect();
-    let mut arena = vec![0; plan.arena_words];
-    device.read(Space::Arena, 0, &mut arena).unwrap();
-    Results {
-        outputs,
-        gradients,
-        arena,
-    }
+    keys
 }
 
 fn live_words(rows: Extent, width: u32, step: &StepParams) -> usize {
@@ -287,8 +166,8 @@ fn check_finite_differences(case: &Case, recorded: &Recorded, truth: &Expected<f
     }
 }
 
-fn check(case: &Case, variant: usize, backend: &Backend) -> BTreeSet<(&'static str, usize)> {
-    let recorded = record(case, variant);
+fn check(case: &Case, variant: usize, backend: &Backend) -> BTreeSet<Launched> {
+    let recorded = record(case, variant, Vec::new()).unwrap_or_else(|error| panic!("{}: {error}", case.name));
     let plan = &recorded.plan;
     if plan.launches.iter().any(|launch| !(backend.has)(launch.kernel)) {
         return BTreeSet::new();
@@ -297,71 +176,25 @@ fn check(case: &Case, variant: usize, backend: &Backend) -> BTreeSet<(&'static s
     let naive = expected(case, &recorded, &case.naive);
     let sizes = Sizes::of(recorded.params.words(), true, &[plan]);
     let mut device = backend.configurations[0](sizes);
-    let Results {
-        outputs,
-        gradients,
-        arena,
-    } = run(case, &recorded, &mut *device, &sizes);
-    for (index, output) in outputs.iter().enumerate() {
+    let results = run(case, &recorded, &mut *device, &sizes);
+    for (index, output) in results.outputs.iter().enumerate() {
         let info = plan.value(recorded.outputs[index]);
         let live = live_words(info.rows, info.width, &case.step);
         let what = format!("{}, output {index} (variant {variant})", case.name);
-        compare(
-            &what,
-            output,
-            live,
-            &truth.outputs[index],
-            to_f64(&naive.outputs[index]),
-            2.0,
-        );
+        let naive = to_f64(&naive.outputs[index]);
+        compare(&what, output, live, &truth.outputs[index], naive, 2.0);
     }
-    for (index, gradient) in gradients.iter().enumerate() {
-        let Some(value) = recorded.gradients[index] else {
-            continue;
-        };
-        let info = plan.value(value);
-        let live = live_words(info.rows, info.width, &case.step);
-        let what = format!(
-            "{}, gradient of {} (variant {variant})",
-            case.name, case.tensors[index].name
-        );
-        compare(
-            &what,
-            gradient,
-            live,
-            &truth.gradients[index],
-            to_f64(&naive.gradients[index]),
-            3.0,
-        );
+    for (index, gradient) in results.gradients.iter().enumerate() {
+        let naive = to_f64(&naive.gradients[index]);
+        compare_gradient(case, &recorded, index, gradient, &truth.gradients[index], naive);
     }
-    let mut owned = vec![false; arena.len()];
-    for launch in &plan.launches {
-        for &value in &launch.values {
-            let place = plan.place(value);
-            if place.space == Space::Arena {
-                owned[place.offset..place.offset + place.words].fill(true);
-            }
-        }
-    }
-    let stray = arena
-        .iter()
-        .zip(&owned)
-        .position(|(&word, owned)| !owned && word != POISON);
-    assert_eq!(
-        stray, None,
-        "{}: a word of the arena that belongs to no value was written",
-        case.name
-    );
+    check_surroundings(case, &recorded, &results.arena);
     let again = run(case, &recorded, &mut *device, &sizes);
-    assert!(
-        again.outputs == outputs && again.gradients == gradients,
-        "{}: two runs differ",
-        case.name
-    );
+    assert!(same(&again, &results), "{}: two runs differ", case.name);
     for (index, open) in backend.configurations.iter().enumerate().skip(1) {
         let other = run(case, &recorded, &mut *open(sizes), &sizes);
         assert!(
-            other.outputs == outputs && other.gradients == gradients,
+            same(&other, &results),
             "{}: configurations 0 and {index} differ",
             case.name
         );
@@ -369,8 +202,83 @@ fn check(case: &Case, variant: usize, backend: &Backend) -> BTreeSet<(&'static s
     if variant == 0 {
         check_finite_differences(case, &recorded, &truth);
     }
-    plan.launches
+    let mut launched = launched(plan);
+    launched.extend(check_accumulation(case, variant, backend, &recorded, &truth, &naive));
+    launched
+}
+
+fn launched(plan: &Plan) -> BTreeSet<Launched> {
+    let keys = plan
+        .launches
         .iter()
-        .map(|launch| (launch.kernel.name, launch.variant))
-        .collect()
+        .flat_map(|launch| flags(launch.kernel, launch.variant, |flag| vec![launch.dims.word(flag)]));
+    keys.collect()
+}
+
+fn same(a: &Results, b: &Results) -> bool {
+    a.outputs == b.outputs && a.gradients == b.gradients
+}
+
+fn compare_gradient(case: &Case, recorded: &Recorded, index: usize, got: &[u32], truth: &[f64], naive: Vec<f64>) {
+    let Some(value) = recorded.gradients[index] else { return };
+    let info = recorded.plan.value(value);
+    let live = live_words(info.rows, info.width, &case.step);
+    let begun = if recorded.starts.is_empty() { "" } else { "accumulated " };
+    let what = format!("{}, {begun}gradient of {}", case.name, case.tensors[index].name);
+    compare(&what, got, live, truth, naive, 3.0);
+}
+
+/// Words of the arena that belong to no value are as they were.
+fn check_surroundings(case: &Case, recorded: &Recorded, arena: &[u32]) {
+    let plan = &recorded.plan;
+    let mut owned = vec![false; arena.len()];
+    for &value in plan.launches.iter().flat_map(|launch| &launch.values) {
+        let place = plan.place(value);
+        if place.space == Space::Arena {
+            owned[place.offset..place.offset + place.words].fill(true);
+        }
+    }
+    let mut words = arena.iter().zip(&owned);
+    let stray = words.position(|(&word, owned)| !owned && word != POISON);
+    assert_eq!(
+        stray, None,
+        "{}: a word of the arena that belongs to no value was written",
+        case.name
+    );
+}
+
+/// The case once more with gradients that begin at random numbers; an op that refuses to accumulate is left out.
+fn check_accumulation(
+    case: &Case,
+    variant: usize,
+    backend: &Backend,
+    plain: &Recorded,
+    truth: &Expected<f64>,
+    naive: &Expected<f32>,
+) -> BTreeSet<Launched> {
+    let start = |(tensor, gradient): (&Tensor, &Option<Value>)| {
+        let input: &'static str = format!("start of {}", tensor.name).leak();
+        let data = Tensor::random(input, Role::Constant, tensor.rows, tensor.width).data;
+        gradient.is_some().then_some(Start { input, data })
+    };
+    let starts = case.tensors.iter().zip(&plain.gradients).map(start).collect();
+    let recorded = match record(case, variant, starts) {
+        Err(PlanError::Unsupported { .. }) => return BTreeSet::new(),
+        recorded => recorded.unwrap_or_else(|error| panic!("{}: {error}", case.name)),
+    };
+    let sizes = Sizes::of(recorded.params.words(), true, &[&recorded.plan]);
+    let mut device = backend.configurations[0](sizes);
+    let results = run(case, &recorded, &mut *device, &sizes);
+    for (index, gradient) in results.gradients.iter().enumerate() {
+        let Some(start) = &recorded.starts[index] else { continue };
+        let truth = truth.gradients[index]
+            .iter()
+            .zip(&start.data)
+            .map(|(x, start)| start + x);
+        let naive = naive.gradients[index].iter().zip(&start.data);
+        let naive = naive.map(|(x, &start)| f64::from(start as f32 + x)).collect();
+        compare_gradient(case, &recorded, index, gradient, &truth.collect::<Vec<f64>>(), naive);
+    }
+    check_surroundings(case, &recorded, &results.arena);
+    launched(&recorded.plan)
 }
