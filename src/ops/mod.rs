@@ -3,6 +3,7 @@
 //! A room holds the mathematics, the kernel tables, the record function with its backward, the CPU implementation, the
 //! f64 reference, the cost functions and the test cases.
 
+pub mod attention;
 pub mod bias_grad;
 pub mod case;
 pub mod copy;

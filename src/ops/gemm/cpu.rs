@@ -24,6 +24,9 @@ use crate::ops::gelu::{gelu, gelu_derivative};
 const KC: usize = 256;
 /// Words of packed B that all threads share at a time.
 const SLAB: usize = 1 << 20;
+/// Distance of rows from which A is copied into adjacent rows: rows a multiple of 4 KiB apart compete for the same few
+/// lines of L1.
+const FAR: usize = 512;
 /// Rows of C in one task, at most.
 const MC: usize = 192;
 
@@ -334,15 +337,21 @@ struct Block {
 
 #[inline(always)]
 fn compute<M: micro::Micro>(product: &Product, slab: &Slab, packed: &[f32], block: Block, c: Output) {
-    let pack_a = product.a.inner != 1;
+    let transposed = product.a.inner != 1;
+    let pack_a = transposed || product.a.outer >= FAR;
     PACKED_A.with_borrow_mut(|scratch| {
         let strips = block.rows.div_ceil(M::MR);
         let scratch = grown(scratch, if pack_a { strips * M::MR * KC } else { 0 });
         for depth in (0..slab.depths).step_by(KC) {
             let depths = KC.min(slab.depths - depth);
             let at = slab.depth + depth;
-            if pack_a {
+            if transposed {
                 pack_strips::<M>(product, &block, at, depths, scratch);
+            } else if pack_a {
+                for (row, line) in scratch.chunks_exact_mut(depths).take(block.rows).enumerate() {
+                    let from = (block.row + row) * product.a.outer + at;
+                    line.copy_from_slice(&product.a.data[from..from + depths]);
+                }
             }
             let first = at == 0;
             let last = at + depths >= product.k;
@@ -353,8 +362,10 @@ fn compute<M: micro::Micro>(product: &Product, slab: &Slab, packed: &[f32], bloc
                 for strip in 0..strips {
                     let row = block.row + strip * M::MR;
                     let rows = M::MR.min(block.row + block.rows - row);
-                    let (a, a_row, a_step) = if pack_a {
+                    let (a, a_row, a_step) = if transposed {
                         (&scratch[strip * M::MR * depths..], 1, M::MR)
+                    } else if pack_a {
+                        (&scratch[strip * M::MR * depths..], depths, 1)
                     } else {
                         (&product.a.data[row * product.a.outer + at..], product.a.outer, 1)
                     };

@@ -143,9 +143,17 @@ impl Micro for Avx512 {
 #[target_feature(enable = "avx512f")]
 unsafe fn avx512<const R: usize>(tile: &Tile, a: *const f32, b: *const f32, c: *mut f32, accumulate: bool) {
     use std::arch::x86_64::{
-        _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_ps,
-        _mm512_setzero_ps,
+        _MM_HINT_T0, _mm_prefetch, _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps,
+        _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
     };
+    // The tile of C is on its way while the sum is computed: its stores would otherwise wait for memory one by one.
+    for row in 0..R {
+        // A prefetch of any address is harmless.
+        let line = c.wrapping_add(row * tile.ldc).cast::<i8>();
+        _mm_prefetch::<_MM_HINT_T0>(line);
+        _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add(64));
+        _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add(127));
+    }
     let mut sums = [[_mm512_setzero_ps(); 2]; R];
     let (mut a, mut b) = (a, b);
     for _ in 0..tile.depths {

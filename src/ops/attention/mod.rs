@@ -1,0 +1,186 @@
+//! Self-attention over packed sequences of different lengths (FlashAttention-2's equations, Dao 2023).
+//!
+//! ```text
+//! qkv [tokens, 3 h] = q | k | v, each [tokens, heads x d];  sequence s owns rows cu_seqlens[s] .. cu_seqlens[s + 1]
+//!
+//! forward    S = q k^T / sqrt(d)      P = softmax(S)      out = dropout(P) v      lse = log sum exp S     per head
+//! backward   P = exp(S - lse)         dP = dropout'(dout v^T)                     delta = sum(dout out)   over d
+//!            dv = dropout(P)^T dout   dS = P (dP - delta) / sqrt(d)    dq = dS k    dk = dS^T q
+//! ```
+//!
+//! P is never stored between the passes: `lse [tokens, heads]` is enough to make it again, and the dropout mask comes from
+//! its counter, element `(row heads + head) stride + key` with `stride` the longest length rounded up to 4. No
+//! token attends outside its sequence, so no padding exists anywhere. The backward writes each gradient once: no atomics.
+
+mod cpu;
+mod reference;
+
+use crate::kernel::{Arg, Cost, Kernel, PLAIN, Sizes};
+use crate::ops::dropout::Rate;
+use crate::plan::{PlanError, Recorder, Value};
+
+pub use reference::cases;
+
+/// All kernels of the room.
+pub static KERNELS: &[&Kernel] = &[&FORWARD, &BACKWARD];
+
+/// Products of `[len, len, d]` that a pass makes: 2 forward; backward S, dP, dv, dq, dk.
+fn cost(sizes: &Sizes, products: u64, tensors: u64) -> Cost {
+    let (heads, d) = (sizes.word("heads"), sizes.word("head_size"));
+    let pairs = sizes.squared_lengths(sizes.word("max_length")) * heads;
+    let words = sizes.get("tokens") * heads * d;
+    Cost {
+        flops: pairs * (2 * d * products + 10),
+        read: 4 * words * tensors,
+        written: 4 * words,
+    }
+}
+
+/// `out = dropout(softmax(q k^T / sqrt(d))) v`.
+pub static FORWARD: Kernel = Kernel {
+    name: "attention.forward",
+    args: &[
+        Arg::input("qkv", ["tokens", "three_h"]),
+        Arg::index("cu_seqlens", ["offsets", "1"]),
+        Arg::output("out", ["tokens", "h"]),
+        Arg::output("lse", ["tokens", "heads"]),
+    ],
+    constants: &[
+        "tokens",
+        "tokens.count",
+        "offsets.count",
+        "h",
+        "heads",
+        "head_size",
+        "max_length",
+        "threshold",
+        "keep_scale",
+        "op",
+    ],
+    cuda: None,
+    wgsl: None,
+    cpu: cpu::forward,
+    grid: |dims, _| {
+        [
+            (dims.word("max_length")).div_ceil(64),
+            dims.word("heads"),
+            dims.size("offsets") as u32 - 1,
+        ]
+    },
+    cost: |sizes| cost(sizes, 2, 3),
+    variants: PLAIN,
+};
+
+/// `dqkv` from `dout`.
+pub static BACKWARD: Kernel = Kernel {
+    name: "attention.backward",
+    args: &[
+        Arg::input("qkv", ["tokens", "three_h"]),
+        Arg::index("cu_seqlens", ["offsets", "1"]),
+        Arg::input("out", ["tokens", "h"]),
+        Arg::input("lse", ["tokens", "heads"]),
+        Arg::input("dout", ["tokens", "h"]),
+        Arg::output("dqkv", ["tokens", "three_h"]),
+        Arg::output("delta", ["tokens", "heads"]),
+    ],
+    constants: &[
+        "tokens",
+        "tokens.count",
+        "offsets.count",
+        "h",
+        "heads",
+        "head_size",
+        "max_length",
+        "threshold",
+        "keep_scale",
+        "op",
+    ],
+    cuda: None,
+    wgsl: None,
+    cpu: cpu::backward,
+    grid: |dims, _| {
+        [
+            (dims.word("max_length")).div_ceil(64),
+            dims.word("heads"),
+            dims.size("offsets") as u32 - 1,
+        ]
+    },
+    cost: |sizes| {
+        cost(sizes, 5, 5)
+            + Cost {
+                written: 8 * sizes.get("tokens") * sizes.get("h"),
+                ..Cost::default()
+            }
+    },
+    variants: PLAIN,
+};
+
+/// Sizes of an attention op.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Attention {
+    /// Heads.
+    pub heads: u32,
+    /// Longest sequence.
+    pub max_length: u32,
+    /// Dropout on the attention probabilities.
+    pub dropout: f32,
+}
+
+/// Elements between two rows of the dropout counter.
+fn stride(max_length: usize) -> usize {
+    max_length.next_multiple_of(4)
+}
+
+/// Multi-head self-attention: `qkv [tokens, 3 h]`, `cu_seqlens [sequences + 1, 1]` to `[tokens, h]`.
+///
+/// # Errors
+/// Shape mismatches; a width that is not a multiple of the heads; sizes whose dropout counter passes 2^32.
+pub fn attention(r: &mut Recorder, qkv: Value, cu_seqlens: Value, shape: Attention) -> Result<Value, PlanError> {
+    let Attention {
+        heads,
+        max_length,
+        dropout,
+    } = shape;
+    let info = r.info(qkv).clone();
+    let h = info.width / 3;
+    if heads == 0 || info.width != 3 * h || !h.is_multiple_of(heads) {
+        return Err(r.unsupported(format!(
+            "attention needs 3 x heads x head size columns, got {}",
+            info.width
+        )));
+    }
+    let elements = u64::from(info.rows.capacity) * u64::from(heads) * stride(max_length as usize) as u64;
+    if elements > u64::from(u32::MAX) {
+        let what = format!("{elements} attention probabilities exceed the dropout counter; use a smaller batch");
+        return Err(r.unsupported(what));
+    }
+    let rate = Rate {
+        probability: dropout,
+        op: r.op_id(),
+    };
+    let [threshold, scale, op] = rate.constants();
+    let constants = [
+        ("heads", heads),
+        ("head_size", h / heads),
+        ("max_length", max_length),
+        threshold,
+        scale,
+        op,
+    ];
+    let (out, lse) = (r.value("attention", info.rows, h), r.value("lse", info.rows, heads));
+    r.launch(&FORWARD, &[qkv, cu_seqlens, out, lse], &constants)?;
+    r.backward(&[out], move |r| {
+        let Some(dout) = r.incoming(out) else { return Ok(()) };
+        let Some(dqkv) = r.outgoing(qkv)? else { return Ok(()) };
+        if dqkv.accumulate {
+            return Err(r.unsupported("the input of attention is used by another op as well".to_string()));
+        }
+        let delta = r.value("delta", info.rows, heads);
+        r.launch(
+            &BACKWARD,
+            &[qkv, cu_seqlens, out, lse, dout, dqkv.value, delta],
+            &constants,
+        )
+    });
+    Ok(out)
+}
