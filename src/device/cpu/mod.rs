@@ -90,11 +90,6 @@ impl CpuDevice {
         })
     }
 
-    /// Fills a buffer with one word; tests poison the arena with NaN.
-    pub fn fill(&mut self, space: Space, word: u32) {
-        self.buffer(space).as_mut().fill(word);
-    }
-
     /// Worker threads.
     pub fn threads(&self) -> usize {
         self.pool.current_num_threads()
