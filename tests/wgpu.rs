@@ -7,6 +7,7 @@
 
 mod harness;
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use harness::{Backend, walk};
@@ -19,6 +20,10 @@ use tlm::ops::{REGISTRY, copy};
 use tlm::plan::{Init, ParamSpec, ParamTable, Plan, Recorder, Space};
 
 /// The adapter to test on.
+#[expect(
+    clippy::explicit_write,
+    reason = "a passing test keeps what eprintln writes to itself"
+)]
 fn choice() -> Option<Choice> {
     let adapters = list();
     for info in &adapters {
@@ -35,7 +40,11 @@ fn choice() -> Option<Choice> {
     }
     let required = std::env::var("TLM_REQUIRE_WGPU").is_ok_and(|value| value == "1");
     assert!(!required, "TLM_REQUIRE_WGPU=1, but there is no WebGPU adapter");
-    println!("SKIPPED: there is no WebGPU adapter; install a Vulkan driver (Debian: mesa-vulkan-drivers)");
+    static SAID: std::sync::Once = std::sync::Once::new();
+    SAID.call_once(|| {
+        let remedy = "install a Vulkan driver (Debian: mesa-vulkan-drivers)";
+        writeln!(std::io::stderr(), "SKIPPED: there is no WebGPU adapter; {remedy}").unwrap();
+    });
     None
 }
 

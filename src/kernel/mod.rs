@@ -317,7 +317,8 @@ pub struct Kernel {
     pub name: &'static str,
     /// Tensor arguments in binding order.
     pub args: &'static [Arg],
-    /// Launch constants in the order of the device's constant block; see [`Dims::device_word`].
+    /// Launch constants, see [`Dims::device_word`]: the last parameters of the CUDA function in this order, members of the
+    /// WGSL block `constants` by name. The WGSL reads each of them, and no other.
     pub constants: &'static [&'static str],
     /// CUDA C++ source, compiled by NVRTC.
     pub cuda: Option<Source>,

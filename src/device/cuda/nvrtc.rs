@@ -71,7 +71,11 @@ impl Nvrtc {
         for path in candidates() {
             match Nvrtc::load(path.to_string_lossy().into_owned()) {
                 Ok(nvrtc) => return Ok(nvrtc),
-                Err(error) => tried += &format!("\n  {}: {error}", path.display()),
+                Err(error) => {
+                    let cause = std::error::Error::source(&error);
+                    let cause = cause.map_or_else(|| error.to_string(), ToString::to_string);
+                    tried += &format!("\n  {}: {cause}", path.display());
+                }
             }
         }
         Err(DeviceError::Library {

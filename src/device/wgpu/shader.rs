@@ -127,8 +127,9 @@ impl Shader {
                 }
             }
         }
+        let mut args = vec![None; kernel.args.len()];
         let mut interface = Interface {
-            args: vec![u32::MAX; kernel.args.len()],
+            args: Vec::new(),
             step: None,
             constants: None,
             workgroup_bytes: 0,
@@ -157,14 +158,12 @@ impl Shader {
                 let slot = kernel.args.iter().position(|arg| arg.name == name);
                 let slot = slot.ok_or_else(|| disagree(format!("uses `{name}`, which is no argument")))?;
                 self.check_argument(kernel, slot, variable, used).map_err(disagree)?;
-                interface.args[slot] = binding.binding;
+                args[slot] = Some(binding.binding);
             }
         }
-        if let Some(slot) = interface.args.iter().position(|&binding| binding == u32::MAX) {
-            return Err(disagree(format!(
-                "never uses the argument `{}`",
-                kernel.args[slot].name
-            )));
+        for (arg, binding) in kernel.args.iter().zip(args) {
+            let binding = binding.ok_or_else(|| disagree(format!("never uses the argument `{}`", arg.name)))?;
+            interface.args.push(binding);
         }
         if interface.constants.is_none() && !kernel.constants.is_empty() {
             return Err(disagree("never reads `constants`".to_string()));
@@ -222,7 +221,13 @@ impl Shader {
         let mut unclaimed: BTreeMap<&str, usize> = BTreeMap::new();
         for &index in read {
             let member = &members[index as usize];
-            unclaimed.insert(member.name.as_deref().unwrap_or_default(), member.offset as usize / 4);
+            let name = member.name.as_deref().unwrap_or_default();
+            let word =
+                matches!(self.module.types[member.ty].inner, naga::TypeInner::Scalar(scalar) if scalar.width == 4);
+            if !word {
+                return Err(format!("`constants.{name}` is not a word"));
+            }
+            unclaimed.insert(name, member.offset as usize / 4);
         }
         let mut places = Vec::new();
         for constant in kernel.constants {
@@ -253,7 +258,6 @@ impl Shader {
                     members.insert(*index);
                 }
             }
-            // Every call that returns a value has an expression for it; one that returns nothing is found as a statement.
             let mut called = Vec::new();
             calls(&function.body, &mut called);
             for callee in called {
