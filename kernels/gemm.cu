@@ -1,0 +1,272 @@
+// Linear layers (src/ops/gemm): c[m, n] = sum over depth of a b, plus what happens to c on its way out.
+//
+// One block computes a 64 x 64 tile of c. It walks the depth in steps of 16: the steps of a and b lie in shared memory
+// as [16][64], in quads of 4, so that every product of the inner loop is two float4 loads and sixteen fused multiply-adds
+// into the 4 x 4 elements of c that a thread holds in registers. Each operand is read 1/64 as often as a product needs
+// it. A line of 16 quads is padded by one, which spreads columns of lines over the memory's banks.
+//
+// Elements beyond the matrices (and rows beyond the live count) enter as zero and are never written.
+
+#include "common/math.cuh"
+#include "common/step.cuh"
+
+constexpr u32 TILE = 64;
+constexpr u32 DEPTH = 16;
+constexpr u32 LINE = 17; // quads of a line of 64 elements, and one of padding
+
+// The 4 x 4 elements of c that a thread holds: rows 4 (thread / 16) + i, columns 4 (thread % 16) + j.
+struct Part {
+    float at[4][4];
+};
+
+// An operand as it lies in memory, row by row.
+struct Matrix {
+    const float* data;
+    u32 rows;
+    u32 columns;
+
+    // An element, zero outside.
+    __device__ __forceinline__ float at(u32 row, u32 column) const {
+        return row < rows && column < columns ? data[row * columns + column] : 0.0f;
+    }
+
+    // Four rows of one column.
+    __device__ __forceinline__ float4 down(u32 row, u32 column) const {
+        return make_float4(at(row, column), at(row + 1, column), at(row + 2, column), at(row + 3, column));
+    }
+
+    // Four columns of one row.
+    __device__ __forceinline__ float4 along(u32 row, u32 column) const {
+        return make_float4(at(row, column), at(row, column + 1), at(row, column + 2), at(row, column + 3));
+    }
+};
+
+// The steps of a and b that a block works on.
+struct Tiles {
+    float4 a[DEPTH * LINE];
+    float4 b[DEPTH * LINE];
+};
+
+// c += one step of the product.
+__device__ __forceinline__ void multiply(Part& c, const Tiles& tiles, u32 thread) {
+    __syncthreads();
+#pragma unroll
+    for (u32 depth = 0; depth < DEPTH; depth += 1) {
+        const float4 left = tiles.a[depth * LINE + thread / 16];
+        const float4 right = tiles.b[depth * LINE + thread % 16];
+        const float rows[4] = {left.x, left.y, left.z, left.w};
+        const float columns[4] = {right.x, right.y, right.z, right.w};
+#pragma unroll
+        for (u32 i = 0; i < 4; i += 1) {
+#pragma unroll
+            for (u32 j = 0; j < 4; j += 1) {
+                c.at[i][j] = fmaf(rows[i], columns[j], c.at[i][j]);
+            }
+        }
+    }
+    __syncthreads();
+}
+
+// The products, for the tile that begins at row and column. Each thread loads one quad of each operand a step;
+// neighbouring threads load neighbouring words: along the depth where an operand's rows run along the depth (high,
+// then across), else along the result.
+
+// x W^T
+__device__ __forceinline__ Part x_times_w(const Matrix& x, const Matrix& w, u32 row, u32 column, u32 thread) {
+    __shared__ Tiles tiles;
+    Part c = {};
+    const u32 across = thread % 16;
+    const u32 high = thread / 16;
+    for (u32 depth = 0; depth < x.columns; depth += DEPTH) {
+        tiles.a[across * LINE + high] = x.down(row + 4 * high, depth + across);
+        tiles.b[across * LINE + high] = w.down(column + 4 * high, depth + across);
+        multiply(c, tiles, thread);
+    }
+    return c;
+}
+
+// dy W
+__device__ __forceinline__ Part dy_times_w(const Matrix& dy, const Matrix& w, u32 row, u32 column, u32 thread) {
+    __shared__ Tiles tiles;
+    Part c = {};
+    const u32 across = thread % 16;
+    const u32 high = thread / 16;
+    for (u32 depth = 0; depth < dy.columns; depth += DEPTH) {
+        tiles.a[across * LINE + high] = dy.down(row + 4 * high, depth + across);
+        tiles.b[high * LINE + across] = w.along(depth + high, column + 4 * across);
+        multiply(c, tiles, thread);
+    }
+    return c;
+}
+
+// dy^T x
+__device__ __forceinline__ Part dy_times_x(const Matrix& dy, const Matrix& x, u32 row, u32 column, u32 thread) {
+    __shared__ Tiles tiles;
+    Part c = {};
+    const u32 across = thread % 16;
+    const u32 high = thread / 16;
+    for (u32 depth = 0; depth < dy.rows; depth += DEPTH) {
+        tiles.a[high * LINE + across] = dy.along(depth + high, row + 4 * across);
+        tiles.b[high * LINE + across] = x.along(depth + high, column + 4 * across);
+        multiply(c, tiles, thread);
+    }
+    return c;
+}
+
+// y = x W^T + b
+extern "C" __global__ void __launch_bounds__(THREADS) gemm_forward(
+    const float* __restrict__ x, // [rows, k]
+    const float* __restrict__ w, // [n, k]
+    const float* __restrict__ b, // [1, n]
+    float* __restrict__ y,       // [rows, n]
+    const StepParams* __restrict__ step_params,
+    u32 rows,
+    u32 rows_count,
+    u32 rows_start,
+    u32 n,
+    u32 k) {
+    const u32 thread = threadIdx.x;
+    const u32 live_rows = live(step_params, rows, rows_count, rows_start);
+    if (blockIdx.y * TILE >= live_rows) {
+        return;
+    }
+    const Part c = x_times_w({x, live_rows, k}, {w, n, k}, blockIdx.y * TILE, blockIdx.x * TILE, thread);
+#pragma unroll
+    for (u32 i = 0; i < 4; i += 1) {
+        const u32 row = blockIdx.y * TILE + 4 * (thread / 16) + i;
+#pragma unroll
+        for (u32 j = 0; j < 4; j += 1) {
+            const u32 column = blockIdx.x * TILE + 4 * (thread % 16) + j;
+            if (row < live_rows && column < n) {
+                y[row * n + column] = c.at[i][j] + b[column];
+            }
+        }
+    }
+}
+
+// z = x W^T + b, a = gelu(z)
+extern "C" __global__ void __launch_bounds__(THREADS) gemm_forward_gelu(
+    const float* __restrict__ x, // [rows, k]
+    const float* __restrict__ w, // [n, k]
+    const float* __restrict__ b, // [1, n]
+    float* __restrict__ z,       // [rows, n]
+    float* __restrict__ a,       // [rows, n]
+    const StepParams* __restrict__ step_params,
+    u32 rows,
+    u32 rows_count,
+    u32 rows_start,
+    u32 n,
+    u32 k) {
+    const u32 thread = threadIdx.x;
+    const u32 live_rows = live(step_params, rows, rows_count, rows_start);
+    if (blockIdx.y * TILE >= live_rows) {
+        return;
+    }
+    const Part c = x_times_w({x, live_rows, k}, {w, n, k}, blockIdx.y * TILE, blockIdx.x * TILE, thread);
+#pragma unroll
+    for (u32 i = 0; i < 4; i += 1) {
+        const u32 row = blockIdx.y * TILE + 4 * (thread / 16) + i;
+#pragma unroll
+        for (u32 j = 0; j < 4; j += 1) {
+            const u32 column = blockIdx.x * TILE + 4 * (thread % 16) + j;
+            if (row < live_rows && column < n) {
+                const float sum = c.at[i][j] + b[column];
+                z[row * n + column] = sum;
+                a[row * n + column] = gelu(sum);
+            }
+        }
+    }
+}
+
+// dx (+)= dy W
+extern "C" __global__ void __launch_bounds__(THREADS) gemm_backward_input(
+    const float* __restrict__ dy, // [rows, n]
+    const float* __restrict__ w,  // [n, k]
+    float* __restrict__ dx,       // [rows, k]
+    const StepParams* __restrict__ step_params,
+    u32 rows,
+    u32 rows_count,
+    u32 rows_start,
+    u32 n,
+    u32 k,
+    u32 accumulate_dx) {
+    const u32 thread = threadIdx.x;
+    const u32 live_rows = live(step_params, rows, rows_count, rows_start);
+    if (blockIdx.y * TILE >= live_rows) {
+        return;
+    }
+    const Part c = dy_times_w({dy, live_rows, n}, {w, n, k}, blockIdx.y * TILE, blockIdx.x * TILE, thread);
+#pragma unroll
+    for (u32 i = 0; i < 4; i += 1) {
+        const u32 row = blockIdx.y * TILE + 4 * (thread / 16) + i;
+#pragma unroll
+        for (u32 j = 0; j < 4; j += 1) {
+            const u32 column = blockIdx.x * TILE + 4 * (thread % 16) + j;
+            if (row < live_rows && column < k) {
+                const u32 element = row * k + column;
+                dx[element] = accumulate_dx != 0 ? dx[element] + c.at[i][j] : c.at[i][j];
+            }
+        }
+    }
+}
+
+// dz = (dy W) gelu'(z)
+extern "C" __global__ void __launch_bounds__(THREADS) gemm_backward_gelu(
+    const float* __restrict__ dy, // [rows, n]
+    const float* __restrict__ w,  // [n, k]
+    const float* __restrict__ z,  // [rows, k]
+    float* __restrict__ dz,       // [rows, k]
+    const StepParams* __restrict__ step_params,
+    u32 rows,
+    u32 rows_count,
+    u32 rows_start,
+    u32 n,
+    u32 k) {
+    const u32 thread = threadIdx.x;
+    const u32 live_rows = live(step_params, rows, rows_count, rows_start);
+    if (blockIdx.y * TILE >= live_rows) {
+        return;
+    }
+    const Part c = dy_times_w({dy, live_rows, n}, {w, n, k}, blockIdx.y * TILE, blockIdx.x * TILE, thread);
+#pragma unroll
+    for (u32 i = 0; i < 4; i += 1) {
+        const u32 row = blockIdx.y * TILE + 4 * (thread / 16) + i;
+#pragma unroll
+        for (u32 j = 0; j < 4; j += 1) {
+            const u32 column = blockIdx.x * TILE + 4 * (thread % 16) + j;
+            if (row < live_rows && column < k) {
+                const u32 element = row * k + column;
+                dz[element] = c.at[i][j] * gelu_derivative(z[element]);
+            }
+        }
+    }
+}
+
+// dW (+)= dy^T x
+extern "C" __global__ void __launch_bounds__(THREADS) gemm_backward_weight(
+    const float* __restrict__ dy, // [rows, n]
+    const float* __restrict__ x,  // [rows, k]
+    float* __restrict__ dw,       // [n, k]
+    const StepParams* __restrict__ step_params,
+    u32 rows,
+    u32 rows_count,
+    u32 rows_start,
+    u32 n,
+    u32 k,
+    u32 accumulate_dw) {
+    const u32 thread = threadIdx.x;
+    const u32 live_rows = live(step_params, rows, rows_count, rows_start);
+    const Part c = dy_times_x({dy, live_rows, n}, {x, live_rows, k}, blockIdx.y * TILE, blockIdx.x * TILE, thread);
+#pragma unroll
+    for (u32 i = 0; i < 4; i += 1) {
+        const u32 row = blockIdx.y * TILE + 4 * (thread / 16) + i;
+#pragma unroll
+        for (u32 j = 0; j < 4; j += 1) {
+            const u32 column = blockIdx.x * TILE + 4 * (thread % 16) + j;
+            if (row < n && column < k) {
+                const u32 element = row * k + column;
+                dw[element] = accumulate_dw != 0 ? dw[element] + c.at[i][j] : c.at[i][j];
+            }
+        }
+    }
+}

@@ -21,7 +21,7 @@ use crate::ops::embedding::{self, embedding};
 use crate::ops::gather::gather;
 use crate::ops::gemm::{Layer, feed_forward, linear, linear_gelu};
 use crate::ops::layer_norm::{Norm, layer_norm, residual_layer_norm};
-use crate::ops::masked_cross_entropy::masked_cross_entropy;
+use crate::ops::masked_cross_entropy::{Masked, masked_cross_entropy};
 use crate::plan::{Init, ParamSpec, ParamTable, PlanError, Recorder, Value};
 
 pub use init::initial_values;
@@ -191,7 +191,8 @@ fn mlm_head(
         let decoder = r.param("bert.embeddings.word_embeddings.weight")?;
         let bias = r.param("cls.predictions.bias")?;
         let chunk = (LOGITS_WORDS / config.vocab_size.max(1)).max(64) as u32;
-        masked_cross_entropy(r, x, decoder, bias, labels, weights, chunk.min(capacity.masked.max(1)), train)
+        let rows = Masked { hidden: x, decoder: Layer { weight: decoder, bias }, labels, weights };
+        masked_cross_entropy(r, &rows, chunk.min(capacity.masked.max(1)), train)
     })
 }
 

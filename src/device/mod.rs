@@ -3,8 +3,12 @@
 //! A [`Device`] is opened with the sizes of all its buffers, loads plans, and then only ever runs them. One virtual call
 //! per step crosses this seam; inside, each backend has its own types.
 
+pub mod choice;
 pub mod cpu;
+pub mod cuda;
 pub mod null;
+pub mod open;
+pub mod wgpu;
 
 use std::time::Duration;
 
@@ -153,6 +157,98 @@ pub enum DeviceError {
         backend: &'static str,
         /// Kernel.
         kernel: &'static str,
+    },
+    /// A library that is loaded at run time was not found.
+    #[error("{backend}: no {library}; tried:{tried}\n{remedy}")]
+    Library {
+        /// Backend.
+        backend: &'static str,
+        /// Library.
+        library: &'static str,
+        /// Files and names with the loader's words, a line each.
+        tried: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// No adapter of the kind asked for.
+    #[error("no adapter: asked for {asked}, found:{found}\n(a software adapter is used only when asked for)")]
+    NoAdapter {
+        /// What was asked for.
+        asked: String,
+        /// All adapters, a line each.
+        found: String,
+    },
+    /// A kernel source that its compiler refuses.
+    #[error("{backend}: {file} does not compile: {log}")]
+    Compile {
+        /// Backend.
+        backend: &'static str,
+        /// Source file.
+        file: &'static str,
+        /// The compiler's words, with lines.
+        log: String,
+    },
+    /// An entry point that is not what its kernel's table says.
+    #[error("{file}: {entry} disagrees with the table of {kernel}: {what}")]
+    Interface {
+        /// Kernel.
+        kernel: &'static str,
+        /// Source file.
+        file: &'static str,
+        /// Entry point.
+        entry: &'static str,
+        /// The disagreement.
+        what: String,
+    },
+    /// Something that needs more than the device can give.
+    #[error("{what} needs {needed} {unit}; {device} allows {available}")]
+    Limit {
+        /// Scope and kernel, or buffer.
+        what: String,
+        /// Amount needed.
+        needed: u64,
+        /// Amount there is.
+        available: u64,
+        /// What is counted.
+        unit: &'static str,
+        /// Device.
+        device: String,
+    },
+    /// A tensor that does not begin where the backend can bind it.
+    #[error(
+        "{scope}: {kernel} shows `{arg}` from word {offset} of {space:?} on; {backend} binds at multiples of {align}"
+    )]
+    Misaligned {
+        /// Backend.
+        backend: &'static str,
+        /// Scope.
+        scope: String,
+        /// Kernel.
+        kernel: &'static str,
+        /// Argument.
+        arg: &'static str,
+        /// Buffer.
+        space: Space,
+        /// First word.
+        offset: usize,
+        /// Words.
+        align: usize,
+    },
+    /// Not enough device memory.
+    #[error("{backend}: out of memory for {what}; use smaller batches or a smaller model")]
+    OutOfMemory {
+        /// Backend.
+        backend: &'static str,
+        /// What was to be allocated, where.
+        what: String,
+    },
+    /// The device disappeared: driver reset, unplugged, a launch that ran too long.
+    #[error("{backend}: device lost: {what}; resume from the last checkpoint")]
+    Lost {
+        /// Backend.
+        backend: &'static str,
+        /// The driver's words.
+        what: String,
     },
     /// A failure that the backend reported.
     #[error("{backend}: {what}")]

@@ -10,9 +10,11 @@
 //! count that [`StepParams`] carries and that the kernel reads on the device.
 
 mod call;
+mod source;
 mod step;
 
 pub use call::{Call, RawArg};
+pub use source::{CUDA_COMMON, File, Grid, Source, THREADS, WGSL_COMMON, cover};
 pub use step::StepParams;
 
 /// Type of the elements of a tensor. Every element occupies one 4-byte word.
@@ -229,19 +231,6 @@ impl Dims {
     }
 }
 
-/// A kernel's source for one GPU backend.
-#[derive(Clone, Copy, Debug)]
-pub struct Source {
-    /// File name below `shaders/` or `kernels/`, for messages.
-    pub file: &'static str,
-    /// The text of the file, compiled into the crate.
-    pub text: &'static str,
-    /// Entry point.
-    pub entry: &'static str,
-    /// Values for the `override` constants (WGSL) or `#define`s (CUDA) that select this kernel among those of the file.
-    pub defines: &'static [(&'static str, u32)],
-}
-
 /// One way to run a kernel; `[0]` of each kernel runs on every device.
 #[derive(Clone, Copy, Debug)]
 pub struct Variant {
@@ -266,9 +255,6 @@ pub const PLAIN: &[Variant] = &[Variant {
     name: "plain",
     defines: &[],
 }];
-
-/// Workgroups (blocks) of a launch in x, y, z.
-pub type Grid = [u32; 3];
 
 /// Work of one launch at given sizes; every tensor is counted once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -331,7 +317,8 @@ pub struct Kernel {
     pub name: &'static str,
     /// Tensor arguments in binding order.
     pub args: &'static [Arg],
-    /// Launch constants in the order of the device's constant block; see [`Dims::device_word`].
+    /// Launch constants, see [`Dims::device_word`]: the last parameters of the CUDA function in this order, members of the
+    /// WGSL block `constants` by name. The WGSL reads each of them, and no other.
     pub constants: &'static [&'static str],
     /// CUDA C++ source, compiled by NVRTC.
     pub cuda: Option<Source>,

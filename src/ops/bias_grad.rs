@@ -10,12 +10,22 @@
 use rayon::prelude::*;
 
 use crate::device::cpu::vectorised;
-use crate::kernel::{Arg, Call, Cost, Count, Extent, Kernel, PLAIN, Sizes, StepParams};
+use crate::kernel::{Arg, Call, Cost, Count, Extent, File, Kernel, PLAIN, Sizes, Source, StepParams};
 use crate::ops::case::{Case, Expected, Given, Real, Reference, Role, Tensor, counted};
 use crate::plan::{PlanError, Recorder, Value};
 
 /// Rows of one partial sum.
 pub const ROWS: usize = 64;
+
+const WGSL: File = File {
+    name: "shaders/bias_grad.wgsl",
+    text: include_str!("../../shaders/bias_grad.wgsl"),
+};
+
+const CUDA: File = File {
+    name: "kernels/bias_grad.cu",
+    text: include_str!("../../kernels/bias_grad.cu"),
+};
 
 /// Sums over blocks of rows.
 pub static PARTIAL: Kernel = Kernel {
@@ -24,9 +34,9 @@ pub static PARTIAL: Kernel = Kernel {
         Arg::input("dy", ["rows", "width"]),
         Arg::output("partials", ["blocks", "width"]),
     ],
-    constants: &["rows", "rows.count", "rows.start", "width", "blocks"],
-    cuda: None,
-    wgsl: None,
+    constants: &["rows", "rows.count", "rows.start", "width"],
+    cuda: Some(Source::new(CUDA, "bias_grad_partial")),
+    wgsl: Some(Source::new(WGSL, "bias_grad_partial")),
     cpu: partial,
     grid: |dims, _| [dims.size("width").div_ceil(64) as u32, dims.size("blocks") as u32, 1],
     cost: |sizes| {
@@ -48,8 +58,8 @@ pub static FINISH: Kernel = Kernel {
         Arg::inout("d", ["1", "width"]),
     ],
     constants: &["blocks", "width", "accumulate_d"],
-    cuda: None,
-    wgsl: None,
+    cuda: Some(Source::new(CUDA, "bias_grad_finish")),
+    wgsl: Some(Source::new(WGSL, "bias_grad_finish")),
     cpu: finish,
     grid: |dims, _| [dims.size("width").div_ceil(64) as u32, 1, 1],
     cost: |sizes: &Sizes| {

@@ -2,19 +2,29 @@
 
 use rayon::prelude::*;
 
-use crate::kernel::{Arg, Call, Cost, Count, Kernel, PLAIN, StepParams};
+use crate::kernel::{Arg, Call, Cost, Count, File, Kernel, PLAIN, Source, StepParams, cover};
 use crate::ops::case::{Case, Expected, Given, Real, Reference, Role, Tensor, counted};
 use crate::plan::{PlanError, Recorder, Value};
+
+const WGSL: File = File {
+    name: "shaders/copy.wgsl",
+    text: include_str!("../../shaders/copy.wgsl"),
+};
+
+const CUDA: File = File {
+    name: "kernels/copy.cu",
+    text: include_str!("../../kernels/copy.cu"),
+};
 
 /// `y (+)= x`.
 pub static COPY: Kernel = Kernel {
     name: "copy",
     args: &[Arg::input("x", ["rows", "width"]), Arg::inout("y", ["rows", "width"])],
     constants: &["rows", "rows.count", "rows.start", "width", "accumulate_y"],
-    cuda: None,
-    wgsl: None,
+    cuda: Some(Source::new(CUDA, "copy")),
+    wgsl: Some(Source::new(WGSL, "copy")),
     cpu: run,
-    grid: |dims, _| [(dims.size("rows") * dims.size("width")).div_ceil(256) as u32, 1, 1],
+    grid: |dims, _| cover(dims.size("rows") * dims.size("width")),
     cost: |sizes| {
         let elements = sizes.get("rows") * sizes.get("width");
         Cost {
@@ -43,6 +53,14 @@ pub fn copy(r: &mut Recorder, x: Value) -> Result<Value, PlanError> {
         r.launch(&COPY, &[dy, dx.value], &[("accumulate_y", dx.flag())])
     });
     Ok(y)
+}
+
+/// Copies `x` to `y`, an output of the plan.
+///
+/// # Errors
+/// Shape mismatches, with the scope.
+pub fn into(r: &mut Recorder, x: Value, y: Value) -> Result<(), PlanError> {
+    r.launch(&COPY, &[x, y], &[("accumulate_y", 0)])
 }
 
 fn run(call: &Call) {

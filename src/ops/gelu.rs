@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use super::math::{erf, exp};
 use crate::device::cpu::vectorised;
-use crate::kernel::{Arg, Call, Cost, Count, Kernel, PLAIN, StepParams};
+use crate::kernel::{Arg, Call, Cost, Count, File, Kernel, PLAIN, Source, StepParams, cover};
 use crate::ops::case::{Case, Expected, Given, Real, Reference, Role, Tensor, counted};
 use crate::plan::{PlanError, Recorder, Value};
 
@@ -46,6 +46,16 @@ pub fn reference_derivative<R: Real>(z: R) -> R {
     half + half * (z * R::from_f64(std::f64::consts::FRAC_1_SQRT_2)).erf() + z * phi
 }
 
+const WGSL: File = File {
+    name: "shaders/gelu.wgsl",
+    text: include_str!("../../shaders/gelu.wgsl"),
+};
+
+const CUDA: File = File {
+    name: "kernels/gelu.cu",
+    text: include_str!("../../kernels/gelu.cu"),
+};
+
 /// `dz = da gelu'(z)`.
 pub static BACKWARD: Kernel = Kernel {
     name: "gelu.backward",
@@ -55,10 +65,10 @@ pub static BACKWARD: Kernel = Kernel {
         Arg::output("dz", ["rows", "width"]),
     ],
     constants: &["rows", "rows.count", "rows.start", "width"],
-    cuda: None,
-    wgsl: None,
+    cuda: Some(Source::new(CUDA, "gelu_backward")),
+    wgsl: Some(Source::new(WGSL, "gelu_backward")),
     cpu: backward,
-    grid: |dims, _| [(dims.size("rows") * dims.size("width")).div_ceil(256) as u32, 1, 1],
+    grid: |dims, _| cover(dims.size("rows") * dims.size("width")),
     cost: |sizes| {
         let elements = sizes.get("rows") * sizes.get("width");
         Cost {

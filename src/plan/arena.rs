@@ -106,22 +106,22 @@ mod tests {
     fn values_that_never_meet_share_words() {
         let lives = [
             Lifetime {
-                words: 64,
+                words: 128,
                 first: 0,
                 last: 1,
             },
             Lifetime {
-                words: 64,
+                words: 128,
                 first: 2,
                 last: 3,
             },
             Lifetime {
-                words: 32,
+                words: 64,
                 first: 1,
                 last: 2,
             },
         ];
         let (offsets, total) = place(&lives);
-        assert_eq!((offsets, total, lower_bound(&lives)), (vec![0, 0, 64], 96, 96));
+        assert_eq!((offsets, total, lower_bound(&lives)), (vec![0, 0, 128], 192, 192));
     }
 }

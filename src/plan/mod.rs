@@ -19,8 +19,8 @@ pub use explain::MemoryReport;
 pub use params::{Init, ParamSpec, ParamTable};
 pub use recorder::{Gradient, Recorder};
 
-/// Words to which every tensor is aligned: 128 bytes.
-pub const ALIGN: usize = 32;
+/// Words to which every tensor is aligned: 256 bytes, the most that a WebGPU adapter may ask of a binding.
+pub const ALIGN: usize = 64;
 
 /// Rounds a number of words up to [`ALIGN`].
 pub const fn aligned(words: usize) -> usize {
@@ -129,7 +129,7 @@ pub struct Plan {
     pub name: String,
     /// Launches in order.
     pub launches: Vec<Launch>,
-    /// Inputs by name; the first word after [`StepParams`] is [`StepParams::WORDS`].
+    /// Inputs by name, behind [`StepParams`].
     pub inputs: Vec<Port>,
     /// Outputs by name.
     pub outputs: Vec<Port>,
@@ -158,7 +158,7 @@ impl Plan {
             .iter()
             .map(|port| aligned(port.offset + port.words))
             .max()
-            .unwrap_or(StepParams::WORDS)
+            .unwrap_or(aligned(StepParams::WORDS))
     }
 
     /// Words of the readback buffer.

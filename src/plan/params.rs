@@ -67,7 +67,7 @@ pub struct ParamTable {
 }
 
 impl ParamTable {
-    /// Lays the tensors out. Each begins at a multiple of 32 words; the words between stay zero.
+    /// Lays the tensors out. Each begins at a multiple of [`ALIGN`](super::ALIGN) words; the words between stay zero.
     pub fn new(specs: Vec<ParamSpec>) -> ParamTable {
         let mut groups: [Vec<ParamSpec>; 4] = Default::default();
         for spec in specs {
@@ -167,16 +167,16 @@ mod tests {
             .collect();
         assert_eq!(
             order,
-            [("weight", 0), ("head.weight", 96), ("head.bias", 128), ("bias", 160)]
+            [("weight", 0), ("head.weight", 128), ("head.bias", 192), ("bias", 256)]
         );
-        assert_eq!((table.decay_words(), table.head(), table.words()), (128, 96..160, 192));
+        assert_eq!((table.decay_words(), table.head(), table.words()), (192, 128..256, 320));
         assert_eq!(table.parameters(), 5 + 96 + 3 + 15);
         assert_eq!(
-            table.at(97).map(|(spec, index)| (spec.name.as_str(), index)),
+            table.at(129).map(|(spec, index)| (spec.name.as_str(), index)),
             Some(("head.weight", 1))
         );
         assert_eq!(
-            table.at(127).map(|(spec, _)| spec.name.as_str()),
+            table.at(191).map(|(spec, _)| spec.name.as_str()),
             None,
             "alignment padding is nobody's"
         );

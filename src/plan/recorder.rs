@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::arena::{self, Lifetime};
 use super::{Home, Launch, ParamTable, Place, Plan, PlanError, Port, Space, Value, ValueInfo, aligned, reads};
-use crate::kernel::{Access, DType, Dims, Extent, Kernel, StepParams};
+use crate::kernel::{Access, Count, DType, Dims, Extent, Kernel, StepParams};
 
 type Backward = Box<dyn FnOnce(&mut Recorder) -> Result<(), PlanError>>;
 
@@ -194,7 +194,7 @@ impl<'p> Recorder<'p> {
         let offset = self
             .inputs
             .last()
-            .map_or(StepParams::WORDS, |port| aligned(port.offset + port.words));
+            .map_or(aligned(StepParams::WORDS), |port| aligned(port.offset + port.words));
         self.inputs.push(Port { name, offset, words });
         self.place_at(name, Space::Inputs, offset, rows, width, dtype)
     }
@@ -225,10 +225,13 @@ impl<'p> Recorder<'p> {
             Home::At(space, at) => Home::At(space, at + offset),
             Home::Arena => Home::View(value, offset),
         };
-        let rows = Extent {
-            count: info.rows.count,
-            start: info.rows.start + start,
-            capacity,
+        let rows = match info.rows.count {
+            Count::Fixed => Extent::fixed(capacity),
+            count => Extent {
+                count,
+                start: info.rows.start + start,
+                capacity,
+            },
         };
         self.values.push(ValueInfo {
             label: format!("{}[{start}..]", info.label),

@@ -13,7 +13,7 @@ use crate::plan::{ALIGN, Plan, Space};
 
 pub use simd::{LANES, instruction_set, vectorised};
 
-/// One buffer: 128-byte aligned words, reached through one raw pointer for as long as the device lives.
+/// One buffer: 256-byte aligned words, reached through one raw pointer for as long as the device lives.
 struct Buffer {
     lines: *mut [Line],
     len: usize,
@@ -22,8 +22,8 @@ struct Buffer {
 // SAFETY: the buffer owns its allocation; access goes through `&mut CpuDevice` only.
 unsafe impl Send for Buffer {}
 
-/// 32 words, aligned as every tensor is.
-#[repr(C, align(128))]
+/// [`ALIGN`] words, aligned as every tensor is.
+#[repr(C, align(256))]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 struct Line([u32; ALIGN]);
 
@@ -88,11 +88,6 @@ impl CpuDevice {
             programs: Vec::new(),
             pool,
         })
-    }
-
-    /// Fills a buffer with one word; tests poison the arena with NaN.
-    pub fn fill(&mut self, space: Space, word: u32) {
-        self.buffer(space).as_mut().fill(word);
     }
 
     /// Worker threads.

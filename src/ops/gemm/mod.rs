@@ -15,7 +15,7 @@
 pub mod cpu;
 mod reference;
 
-use crate::kernel::{Arg, Call, Cost, Kernel, PLAIN, Sizes, Source, Variant};
+use crate::kernel::{Arg, Call, Cost, File, Kernel, PLAIN, Sizes, Source, Variant};
 use crate::ops::{bias_grad, gelu};
 use crate::plan::{PlanError, Recorder, Value};
 use cpu::{Epilogue, Operand, Output, Product, multiply};
@@ -35,25 +35,15 @@ const CONSTANTS: &[&str] = &["rows", "rows.count", "rows.start", "n", "k"];
 const CONSTANTS_ACCUMULATE_DX: &[&str] = &["rows", "rows.count", "rows.start", "n", "k", "accumulate_dx"];
 const CONSTANTS_ACCUMULATE_DW: &[&str] = &["rows", "rows.count", "rows.start", "n", "k", "accumulate_dw"];
 
-const fn wgsl(entry: &'static str) -> Option<Source> {
-    let text = include_str!("../../../shaders/gemm.wgsl");
-    Some(Source {
-        file: "shaders/gemm.wgsl",
-        text,
-        entry,
-        defines: &[],
-    })
-}
+const WGSL: File = File {
+    name: "shaders/gemm.wgsl",
+    text: include_str!("../../../shaders/gemm.wgsl"),
+};
 
-const fn cuda(entry: &'static str) -> Option<Source> {
-    let text = include_str!("../../../kernels/gemm.cu");
-    Some(Source {
-        file: "kernels/gemm.cu",
-        text,
-        entry,
-        defines: &[],
-    })
-}
+const CUDA: File = File {
+    name: "kernels/gemm.cu",
+    text: include_str!("../../../kernels/gemm.cu"),
+};
 
 /// `2 m n k` FLOPs; operands and result once.
 fn cost(sizes: &Sizes) -> Cost {
@@ -82,8 +72,8 @@ pub static FORWARD: Kernel = Kernel {
         Arg::output("y", ["rows", "n"]),
     ],
     constants: CONSTANTS,
-    cuda: cuda("gemm_forward"),
-    wgsl: wgsl("gemm_forward"),
+    cuda: Some(Source::new(CUDA, "gemm_forward")),
+    wgsl: Some(Source::new(WGSL, "gemm_forward")),
     cpu: |call| {
         let (rows, n, k) = sizes(call);
         let epilogue = Epilogue::Bias(call.f32(2));
@@ -105,8 +95,8 @@ pub static FORWARD_GELU: Kernel = Kernel {
         Arg::output("a", ["rows", "n"]),
     ],
     constants: CONSTANTS,
-    cuda: cuda("gemm_forward_gelu"),
-    wgsl: wgsl("gemm_forward_gelu"),
+    cuda: Some(Source::new(CUDA, "gemm_forward_gelu")),
+    wgsl: Some(Source::new(WGSL, "gemm_forward_gelu")),
     cpu: |call| {
         let (rows, n, k) = sizes(call);
         let epilogue = Epilogue::BiasGelu(call.f32(2), Output::new(call.f32_mut(4)));
@@ -134,8 +124,8 @@ pub static BACKWARD_INPUT: Kernel = Kernel {
         Arg::inout("dx", ["rows", "k"]),
     ],
     constants: CONSTANTS_ACCUMULATE_DX,
-    cuda: cuda("gemm_backward_input"),
-    wgsl: wgsl("gemm_backward_input"),
+    cuda: Some(Source::new(CUDA, "gemm_backward_input")),
+    wgsl: Some(Source::new(WGSL, "gemm_backward_input")),
     cpu: |call| {
         let (rows, n, k) = sizes(call);
         let accumulate = call.dims().flag("accumulate_dx");
@@ -159,8 +149,8 @@ pub static BACKWARD_GELU: Kernel = Kernel {
         Arg::output("dz", ["rows", "k"]),
     ],
     constants: CONSTANTS,
-    cuda: cuda("gemm_backward_gelu"),
-    wgsl: wgsl("gemm_backward_gelu"),
+    cuda: Some(Source::new(CUDA, "gemm_backward_gelu")),
+    wgsl: Some(Source::new(WGSL, "gemm_backward_gelu")),
     cpu: |call| {
         let (rows, n, k) = sizes(call);
         let epilogue = Epilogue::GeluDerivative(call.f32(2));
@@ -191,8 +181,8 @@ pub static BACKWARD_WEIGHT: Kernel = Kernel {
         Arg::inout("dw", ["n", "k"]),
     ],
     constants: CONSTANTS_ACCUMULATE_DW,
-    cuda: cuda("gemm_backward_weight"),
-    wgsl: wgsl("gemm_backward_weight"),
+    cuda: Some(Source::new(CUDA, "gemm_backward_weight")),
+    wgsl: Some(Source::new(WGSL, "gemm_backward_weight")),
     cpu: |call| {
         let (rows, n, k) = sizes(call);
         let product = Product {

@@ -15,7 +15,7 @@
 mod cpu;
 mod reference;
 
-use crate::kernel::{Arg, Cost, Kernel, PLAIN, Source};
+use crate::kernel::{Arg, Cost, File, Kernel, PLAIN, Source};
 use crate::ops::bias_grad::{self, ROWS};
 use crate::ops::dropout::Rate;
 use crate::plan::{PlanError, Recorder, Value};
@@ -25,25 +25,15 @@ pub use reference::cases;
 /// All kernels of the room.
 pub static KERNELS: &[&Kernel] = &[&FORWARD, &RESIDUAL_FORWARD, &BACKWARD, &RESIDUAL_BACKWARD];
 
-const fn wgsl(entry: &'static str) -> Option<Source> {
-    let text = include_str!("../../../shaders/layer_norm.wgsl");
-    Some(Source {
-        file: "shaders/layer_norm.wgsl",
-        text,
-        entry,
-        defines: &[],
-    })
-}
+const WGSL: File = File {
+    name: "shaders/layer_norm.wgsl",
+    text: include_str!("../../../shaders/layer_norm.wgsl"),
+};
 
-const fn cuda(entry: &'static str) -> Option<Source> {
-    let text = include_str!("../../../kernels/layer_norm.cu");
-    Some(Source {
-        file: "kernels/layer_norm.cu",
-        text,
-        entry,
-        defines: &[],
-    })
-}
+const CUDA: File = File {
+    name: "kernels/layer_norm.cu",
+    text: include_str!("../../../kernels/layer_norm.cu"),
+};
 
 /// `y = dropout(LN(x))`.
 pub static FORWARD: Kernel = Kernel {
@@ -65,8 +55,8 @@ pub static FORWARD: Kernel = Kernel {
         "keep_scale",
         "op",
     ],
-    cuda: cuda("layer_norm_forward"),
-    wgsl: wgsl("layer_norm_forward"),
+    cuda: Some(Source::new(CUDA, "layer_norm_forward")),
+    wgsl: Some(Source::new(WGSL, "layer_norm_forward")),
     cpu: cpu::forward,
     grid: |dims, _| [dims.size("rows") as u32, 1, 1],
     cost: |sizes| {
@@ -101,8 +91,8 @@ pub static RESIDUAL_FORWARD: Kernel = Kernel {
         "keep_scale",
         "op",
     ],
-    cuda: cuda("layer_norm_residual_forward"),
-    wgsl: wgsl("layer_norm_residual_forward"),
+    cuda: Some(Source::new(CUDA, "layer_norm_residual_forward")),
+    wgsl: Some(Source::new(WGSL, "layer_norm_residual_forward")),
     cpu: cpu::residual_forward,
     grid: |dims, _| [dims.size("rows") as u32, 1, 1],
     cost: |sizes| {
@@ -133,14 +123,13 @@ pub static BACKWARD: Kernel = Kernel {
         "rows.count",
         "rows.start",
         "width",
-        "blocks",
         "threshold",
         "keep_scale",
         "op",
         "accumulate_dx",
     ],
-    cuda: cuda("layer_norm_backward"),
-    wgsl: wgsl("layer_norm_backward"),
+    cuda: Some(Source::new(CUDA, "layer_norm_backward")),
+    wgsl: Some(Source::new(WGSL, "layer_norm_backward")),
     cpu: cpu::backward,
     grid: |dims, _| [dims.size("blocks") as u32, 1, 1],
     cost: |sizes| {
@@ -172,14 +161,13 @@ pub static RESIDUAL_BACKWARD: Kernel = Kernel {
         "rows.count",
         "rows.start",
         "width",
-        "blocks",
         "threshold",
         "keep_scale",
         "op",
         "accumulate_dresidual",
     ],
-    cuda: cuda("layer_norm_residual_backward"),
-    wgsl: wgsl("layer_norm_residual_backward"),
+    cuda: Some(Source::new(CUDA, "layer_norm_residual_backward")),
+    wgsl: Some(Source::new(WGSL, "layer_norm_residual_backward")),
     cpu: cpu::residual_backward,
     grid: |dims, _| [dims.size("blocks") as u32, 1, 1],
     cost: |sizes| {

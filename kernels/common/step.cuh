@@ -1,0 +1,42 @@
+// The step's scalars and the live counts among them. Every kernel takes its tensors in the order of its argument table,
+// then step_params, then its launch constants in the order of the table.
+#pragma once
+
+using u32 = unsigned int;
+
+// kernel::StepParams: 32 words.
+struct StepParams {
+    u32 step;
+    u32 seed[2];
+    u32 tokens;
+    u32 sequences;
+    u32 masked;
+    u32 buckets;
+    u32 squared_lengths;
+    float learning_rate;
+    float bias_correction;
+    float clip_norm;
+    u32 reserved[21];
+};
+static_assert(sizeof(StepParams) == 128, "32 words, as the host uploads them");
+
+// Threads of a block.
+constexpr u32 THREADS = 256;
+
+// The count of a symbol whose capacity is its live count.
+constexpr u32 FIXED = 0xffffffffu;
+
+// Rows of a symbol that are live in this step; count is the index of the word that counts them, start the first row
+// that the tensor shows.
+__device__ __forceinline__ u32 live(const StepParams* step_params, u32 capacity, u32 count, u32 start) {
+    if (count == FIXED) {
+        return capacity;
+    }
+    const u32 rows = reinterpret_cast<const u32*>(step_params)[count];
+    return min(rows - min(rows, start), capacity);
+}
+
+// The element of a thread in a launch that covers all elements (kernel::cover).
+__device__ __forceinline__ u32 covered_element() {
+    return (blockIdx.y * gridDim.x + blockIdx.x) * THREADS + threadIdx.x;
+}

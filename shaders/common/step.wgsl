@@ -1,0 +1,29 @@
+// The step's scalars (kernel::StepParams, 32 words) and the live counts among them.
+//
+// They are a uniform block, so that everything that depends on them alone is the same for all threads and barriers may
+// stand behind it. Bindings of every shader: 0 step_params, 1 constants, from 2 on the tensors, all read_write and named
+// as in the kernel's argument table.
+
+@group(0) @binding(0) var<uniform> step_params: array<vec4<u32>, 8>;
+
+// Words of step_params.
+const STEP = 0u;
+const SEED_LOW = 1u;
+const SEED_HIGH = 2u;
+
+// The count of a symbol whose capacity is its live count.
+const FIXED = 0xffffffffu;
+
+fn step_word(index: u32) -> u32 {
+    return step_params[index / 4u][index % 4u];
+}
+
+// Rows of a symbol that are live in this step; count is the index of the word that counts them, start the first row
+// that the tensor shows.
+fn live(capacity: u32, count: u32, start: u32) -> u32 {
+    if count == FIXED {
+        return capacity;
+    }
+    let rows = step_word(count);
+    return min(rows - min(rows, start), capacity);
+}

@@ -1,0 +1,35 @@
+// Sums over a workgroup of 256 threads, as trees in workgroup memory: the same order, and bits, every time. Nothing
+// depends on the size of a subgroup.
+
+var<workgroup> sum_terms: array<f32, 256>;
+
+// The sum of x over the workgroup, known to every thread. All threads must call it.
+fn workgroup_sum(thread: u32, x: f32) -> f32 {
+    sum_terms[thread] = x;
+    for (var half = 128u; half > 0u; half /= 2u) {
+        workgroupBarrier();
+        if thread < half {
+            sum_terms[thread] += sum_terms[thread + half];
+        }
+    }
+    workgroupBarrier();
+    let sum = sum_terms[0];
+    workgroupBarrier(); // the next sum may overwrite it
+    return sum;
+}
+
+// Column sums: 64 columns by 4 groups, thread = group * 64 + column. The sum of x over the groups, known to every thread
+// of the column. All threads must call it.
+fn group_sum(thread: u32, x: f32) -> f32 {
+    sum_terms[thread] = x;
+    for (var half = 128u; half >= 64u; half /= 2u) {
+        workgroupBarrier();
+        if thread < half {
+            sum_terms[thread] += sum_terms[thread + half];
+        }
+    }
+    workgroupBarrier();
+    let sum = sum_terms[thread % 64u];
+    workgroupBarrier(); // the next sum may overwrite it
+    return sum;
+}

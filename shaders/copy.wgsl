@@ -1,0 +1,30 @@
+// y (+)= x (src/ops/copy.rs), a thread an element.
+
+struct Constants {
+    rows: u32,
+    rows_count: u32,
+    rows_start: u32,
+    width: u32,
+    accumulate_y: u32,
+}
+
+@group(0) @binding(1) var<uniform> constants: Constants;
+
+@group(0) @binding(2) var<storage, read_write> x: array<f32>; // [rows, width]
+@group(0) @binding(3) var<storage, read_write> y: array<f32>; // [rows, width]
+
+@compute @workgroup_size(256)
+fn copy(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) thread: u32,
+) {
+    let element = (group.y * groups.x + group.x) * 256u + thread;
+    if element < live(constants.rows, constants.rows_count, constants.rows_start) * constants.width {
+        if constants.accumulate_y != 0u {
+            y[element] += x[element];
+        } else {
+            y[element] = x[element];
+        }
+    }
+}

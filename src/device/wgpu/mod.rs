@@ -1,0 +1,259 @@
+//! The WebGPU backend: Vulkan, Metal and DX12 through wgpu.
+//!
+//! ```text
+//! open    adapter with all its limits; pipelines are compiled once per kernel and variant and kept with it
+//! new     one buffer per Space, one staging buffer
+//! load    a bind group and a block of launch constants per launch
+//! run     copy the step's scalars to their uniform block; one compute pass, one dispatch per launch
+//! ```
+//!
+//! # Bindings
+//!
+//! Each argument of a launch is a binding of its own, exactly the tensor's range of its Space's buffer. This is what
+//! WebGPU's rules and the plan's promises allow together:
+//!
+//! * Bindings begin at multiples of [`ALIGN`] words, which is 256 bytes: the largest `minStorageBufferOffsetAlignment`
+//!   that WebGPU permits an adapter. No offset has to be passed to a shader, and no range is widened to make it fit.
+//! * Ranges of one buffer in one dispatch may be bound several times if none overlaps a written one. [`check`] has
+//!   refused any launch that would; widened ranges could not keep this.
+//! * One buffer must not be bound read-only and writable in one dispatch, and input tensors of a launch share the arena
+//!   with its outputs: all tensors are `var<storage, read_write>`. Uniform and storage exclude each other as well, so
+//!   that the step's scalars, the beginning of [`Space::Inputs`], are copied to a uniform block of their own.
+//! * A shader's bounds checks, where compiled in, check against the tensor, not against the arena.
+//! * A tensor, not the arena or all parameters together, must fit `maxStorageBufferBindingSize` (128 MiB on small
+//!   adapters); the number of tensors must fit `maxStorageBuffersPerShaderStage` (8 on the smallest).
+//!
+//! The alternative, binding every Space whole and adding offsets in the shader, would need generated accessors for each
+//! combination of Spaces, and lose vector types, bounds and large models on small adapters.
+//!
+//! wgpu orders dispatches that touch the same buffer. Work that could run long is cut into several submits.
+
+mod adapter;
+mod pipeline;
+mod program;
+mod shader;
+
+use std::time::Duration;
+
+use super::{Device, DeviceError, Program, SPACES, Sizes, check, range_check};
+use crate::kernel::StepParams;
+use crate::plan::{ALIGN, Plan, Space};
+use program::{Buffers, Loaded};
+use shader::BACKEND;
+
+pub use adapter::{Adapter, AdapterInfo, AdapterKind, Choice, list};
+pub use shader::{Block, Interface, Shader};
+
+/// Words that are read or written at a time.
+const STAGING_WORDS: usize = 1 << 20;
+/// Launches in one set of timestamps: two each, at most `QUERY_SET_MAX_QUERIES`.
+const TIMED_LAUNCHES: usize = wgpu::QUERY_SET_MAX_QUERIES as usize / 2;
+
+/// An adapter with buffers and loaded plans.
+pub struct WgpuDevice {
+    adapter: Adapter,
+    sizes: Sizes,
+    buffers: Buffers,
+    staging: wgpu::Buffer,
+    programs: Vec<Loaded>,
+}
+
+impl WgpuDevice {
+    /// Allocates the buffers, zeroed.
+    ///
+    /// # Errors
+    /// [`DeviceError::Limit`], [`DeviceError::OutOfMemory`].
+    pub fn new(adapter: &Adapter, sizes: Sizes) -> Result<WgpuDevice, DeviceError> {
+        let shared = &adapter.shared;
+        for space in SPACES {
+            let bytes = 4 * sizes.words(space) as u64;
+            shared.limit(
+                &format!("{space:?}"),
+                "bytes in one buffer",
+                bytes,
+                shared.limits.max_buffer_size,
+            )?;
+        }
+        let allocate = |label: &str, words: usize, usage: wgpu::BufferUsages| {
+            let size = 4 * words.max(ALIGN) as u64;
+            shared.watched(&format!("{label} ({size} bytes)"), || {
+                shared.device.create_buffer(&wgpu::BufferDescriptor {
+                    label: Some(label),
+                    size,
+                    usage,
+                    mapped_at_creation: false,
+                })
+            })
+        };
+        use wgpu::BufferUsages as Usage;
+        let mut spaces = Vec::with_capacity(SPACES.len());
+        for space in SPACES {
+            let usage = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
+            spaces.push(allocate(&format!("{space:?}"), sizes.words(space), usage)?);
+        }
+        let buffers = Buffers {
+            spaces: spaces.try_into().expect("one buffer per space"),
+            step: allocate("step parameters", StepParams::WORDS, Usage::UNIFORM | Usage::COPY_DST)?,
+        };
+        Ok(WgpuDevice {
+            adapter: adapter.clone(),
+            sizes,
+            buffers,
+            staging: allocate("staging", STAGING_WORDS, Usage::MAP_READ | Usage::COPY_DST)?,
+            programs: Vec::new(),
+        })
+    }
+
+    fn encoder(&self) -> wgpu::CommandEncoder {
+        let descriptor = wgpu::CommandEncoderDescriptor::default();
+        self.adapter.shared.device.create_command_encoder(&descriptor)
+    }
+
+    /// The step's scalars to where the shaders read them.
+    fn copy_step(&self, encoder: &mut wgpu::CommandEncoder) {
+        if self.sizes.inputs >= StepParams::WORDS {
+            let (from, bytes) = (self.buffers.of(Space::Inputs), 4 * StepParams::WORDS as u64);
+            encoder.copy_buffer_to_buffer(from, 0, &self.buffers.step, 0, bytes);
+        }
+    }
+
+    /// Copies the beginning of the staging buffer out, once everything submitted has finished.
+    fn read_staging(&self, bytes: &mut [u8]) -> Result<(), DeviceError> {
+        let shared = &self.adapter.shared;
+        let slice = self.staging.slice(..bytes.len() as u64);
+        slice.map_async(wgpu::MapMode::Read, |_| ()); // a failure shows in `wait` or in the mapped range
+        shared.wait()?;
+        let mapped = slice.get_mapped_range().map_err(|error| DeviceError::Backend {
+            backend: BACKEND,
+            what: format!("reading back from {}: {error}", shared.info),
+        })?;
+        bytes.copy_from_slice(&mapped);
+        drop(mapped);
+        self.staging.unmap();
+        Ok(())
+    }
+
+    /// Runs launches `range` of a program with a pass for each and returns their times.
+    fn run_timed_range(&self, loaded: &Loaded, range: std::ops::Range<usize>) -> Result<Vec<Duration>, DeviceError> {
+        let shared = &self.adapter.shared;
+        let count = 2 * range.len() as u32;
+        let what = format!("timestamps of {}", loaded.name);
+        let (queries, resolved) = shared.watched(&what, || {
+            let queries = shared.device.create_query_set(&wgpu::QuerySetDescriptor {
+                label: Some("timestamps"),
+                ty: wgpu::QueryType::Timestamp,
+                count,
+            });
+            let resolved = shared.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("timestamps"),
+                size: 8 * u64::from(count),
+                usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
+                mapped_at_creation: false,
+            });
+            (queries, resolved)
+        })?;
+        let mut encoder = self.encoder();
+        self.copy_step(&mut encoder);
+        for (index, launch) in loaded.launches[range].iter().enumerate() {
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                label: None,
+                timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
+                    query_set: &queries,
+                    beginning_of_pass_write_index: Some(2 * index as u32),
+                    end_of_pass_write_index: Some(2 * index as u32 + 1),
+                }),
+            });
+            dispatch(&mut pass, launch);
+        }
+        encoder.resolve_query_set(&queries, 0..count, &resolved, 0);
+        encoder.copy_buffer_to_buffer(&resolved, 0, &self.staging, 0, 8 * u64::from(count));
+        shared.queue.submit([encoder.finish()]);
+        let mut ticks = vec![0u64; count as usize];
+        self.read_staging(bytemuck::cast_slice_mut(&mut ticks))?;
+        let period = f64::from(shared.queue.get_timestamp_period());
+        let time = |pair: &[u64]| Duration::from_nanos((pair[1].saturating_sub(pair[0]) as f64 * period) as u64);
+        Ok(ticks.chunks_exact(2).map(time).collect())
+    }
+}
+
+fn dispatch(pass: &mut wgpu::ComputePass, launch: &program::LoadedLaunch) {
+    let [x, y, z] = launch.grid;
+    pass.set_pipeline(&launch.pipeline);
+    pass.set_bind_group(0, &launch.bindings, &[]);
+    pass.dispatch_workgroups(x, y, z);
+}
+
+impl Device for WgpuDevice {
+    fn describe(&self) -> String {
+        format!("wgpu, adapter {}", self.adapter.info())
+    }
+
+    fn load(&mut self, plan: &Plan) -> Result<Program, DeviceError> {
+        check(plan, &self.sizes)?;
+        self.programs
+            .push(Loaded::new(&self.adapter.shared, &self.buffers, plan)?);
+        Ok(Program(self.programs.len() - 1))
+    }
+
+    fn write(&mut self, space: Space, offset: usize, words: &[u32]) -> Result<(), DeviceError> {
+        range_check(&self.sizes, space, offset, words.len())?;
+        let queue = &self.adapter.shared.queue;
+        for (index, chunk) in words.chunks(STAGING_WORDS).enumerate() {
+            if index > 0 {
+                queue.submit([]); // lets the driver give the last chunk's staging memory back
+            }
+            let start = 4 * (offset + index * STAGING_WORDS) as u64;
+            queue.write_buffer(self.buffers.of(space), start, bytemuck::cast_slice(chunk));
+        }
+        self.adapter.shared.check()
+    }
+
+    fn read(&mut self, space: Space, offset: usize, words: &mut [u32]) -> Result<(), DeviceError> {
+        range_check(&self.sizes, space, offset, words.len())?;
+        for (index, chunk) in words.chunks_mut(STAGING_WORDS).enumerate() {
+            let start = 4 * (offset + index * STAGING_WORDS) as u64;
+            let mut encoder = self.encoder();
+            let bytes = 4 * chunk.len() as u64;
+            encoder.copy_buffer_to_buffer(self.buffers.of(space), start, &self.staging, 0, bytes);
+            self.adapter.shared.queue.submit([encoder.finish()]);
+            self.read_staging(bytemuck::cast_slice_mut(chunk))?;
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, program: Program) -> Result<(), DeviceError> {
+        let loaded = &self.programs[program.0];
+        for (index, range) in loaded.submits.iter().enumerate() {
+            let mut encoder = self.encoder();
+            if index == 0 {
+                self.copy_step(&mut encoder);
+            }
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            for launch in &loaded.launches[range.clone()] {
+                dispatch(&mut pass, launch);
+            }
+            drop(pass);
+            self.adapter.shared.queue.submit([encoder.finish()]);
+        }
+        self.adapter.shared.check()
+    }
+
+    fn run_timed(&mut self, program: Program, times: &mut [Duration]) -> Result<(), DeviceError> {
+        let shared = &self.adapter.shared;
+        if !shared.timestamps {
+            return Err(DeviceError::Backend {
+                backend: BACKEND,
+                what: format!("{} has no timestamps: launches cannot be timed one by one", shared.info),
+            });
+        }
+        let loaded = &self.programs[program.0];
+        for start in (0..loaded.launches.len()).step_by(TIMED_LAUNCHES) {
+            let range = start..loaded.launches.len().min(start + TIMED_LAUNCHES);
+            let measured = self.run_timed_range(loaded, range.clone())?;
+            for (time, measured) in times[range].iter_mut().zip(measured) {
+                *time += measured;
+            }
+        }
+        Ok(())
+    }
+}

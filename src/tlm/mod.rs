@@ -1,0 +1,9 @@
+//! The method.
+
+pub mod config;
+mod error;
+pub mod objective;
+pub mod observer;
+pub mod outcome;
+
+pub use error::{ErrorKind, TlmError};

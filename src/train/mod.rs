@@ -1,0 +1,7 @@
+//! Training: schedules, metrics, the trainer that drives a device, checkpoints.
+
+mod error;
+pub mod metrics;
+pub mod schedule;
+
+pub use error::TrainError;

@@ -1,0 +1,284 @@
+//! The harness that walks the registry: every op, case and variant on one backend against an f64 reference.
+//!
+//! * The reference's gradients agree with central differences of its own forward in f64.
+//! * The kernels' error is at most 2 x (gradients 3 x) the error of the naive algorithm in f32, plus the
+//!   documented error of the elementary functions.
+//! * The arena starts as NaN; rows beyond the live count and words that belong to no value still hold that NaN afterwards.
+//! * Twice on one device, and on every configuration of the backend (threads, bounds checks): the same bits.
+//! * Gradients that begin at a number end at that number plus the gradient.
+//! * Every variant of every kernel that the backend has was launched, and every flag `accumulate_...` was both on and off.
+
+mod plan;
+
+use std::collections::BTreeSet;
+
+use plan::{POISON, Recorded, Results, Start, record, run, upstream};
+use tlm::device::{Device, Sizes};
+use tlm::kernel::{Extent, Kernel, StepParams};
+use tlm::ops::REGISTRY;
+use tlm::ops::case::{Case, Expected, Given, Real, Role, Tensor};
+use tlm::plan::{Plan, PlanError, Space, Value};
+
+/// A backend to test.
+pub struct Backend<'a> {
+    /// Name for messages.
+    pub name: &'a str,
+    /// Whether it has a kernel; cases that need others are left out.
+    pub has: fn(&Kernel) -> bool,
+    /// Ways to open it that must not change a bit.
+    pub configurations: &'a [&'a dyn Fn(Sizes) -> Box<dyn Device>],
+}
+
+/// What `ops::math` documents (and its tests hold it to): 4 units in the last place, where the naive algorithm calls libm.
+const ELEMENTARY: f64 = 4.0 * f32::EPSILON as f64;
+
+/// A kernel's name, the variant launched, and one of its flags with its value.
+type Launched = (&'static str, usize, &'static str, u32);
+
+/// Walks the registry.
+pub fn walk(backend: &Backend) {
+    let mut launched = BTreeSet::new();
+    for op in REGISTRY {
+        let variants = op.kernels.iter().map(|kernel| kernel.variants.len()).max().unwrap_or(1);
+        for case in (op.cases)() {
+            for variant in 0..variants {
+                launched.extend(check(&case, variant, backend));
+            }
+        }
+    }
+    let kernels = REGISTRY.iter().flat_map(|op| op.kernels);
+    for kernel in kernels.filter(|kernel| (backend.has)(kernel)) {
+        for variant in 0..kernel.variants.len() {
+            for key in flags(kernel, variant, |_| vec![0, 1]) {
+                assert!(launched.contains(&key), "{}: no case launched {key:?}", backend.name);
+            }
+        }
+    }
+}
+
+/// A kernel's accumulation flags with given values, or the launch alone where it has none.
+fn flags(kernel: &Kernel, variant: usize, values: impl Fn(&'static str) -> Vec<u32>) -> Vec<Launched> {
+    let flags = kernel.constants.iter().filter(|name| name.starts_with("accumulate_"));
+    let mut keys: Vec<Launched> = Vec::new();
+    for &flag in flags {
+        keys.extend(
+            values(flag)
+                .into_iter()
+                .map(|value| (kernel.name, variant, flag, value)),
+        );
+    }
+    if keys.is_empty() {
+        keys.push((kernel.name, variant, "", 0));
+    }
+    keys
+}
+
+fn live_words(rows: Extent, width: u32, step: &StepParams) -> usize {
+    rows.live(step) * width as usize
+}
+
+fn expected<R: Real>(case: &Case, recorded: &Recorded, reference: &tlm::ops::case::Reference<R>) -> Expected<R> {
+    let convert = |data: &[f64]| data.iter().map(|&x| R::from_f64(x)).collect::<Vec<R>>();
+    let tensors: Vec<Vec<R>> = case.tensors.iter().map(|tensor| convert(&tensor.data)).collect();
+    let upstream: Vec<Vec<R>> = upstream(case, recorded).iter().map(|data| convert(data)).collect();
+    reference(
+        &Given {
+            tensors: &tensors,
+            step: case.step,
+        },
+        &upstream,
+    )
+}
+
+/// Largest absolute difference; NaN anywhere makes it NaN.
+fn distance(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len(), "compared tensors have different sizes");
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, |most, x| if x > most || x.is_nan() { x } else { most })
+}
+
+fn compare(what: &str, got: &[u32], live: usize, truth: &[f64], naive: Vec<f64>, factor: f64) {
+    let values: Vec<f64> = got[..live]
+        .iter()
+        .map(|&word| f64::from(f32::from_bits(word)))
+        .collect();
+    let scale = truth.iter().fold(0.0f64, |most, x| most.max(x.abs()));
+    let allowed = factor * distance(&naive, truth) + ELEMENTARY * scale;
+    let error = distance(&values, truth);
+    assert!(
+        error <= allowed,
+        "{what}: error {error:e}, allowed {allowed:e} (largest value {scale:e})"
+    );
+    assert!(
+        got[live..].iter().all(|&word| word == POISON),
+        "{what}: rows beyond the live count were written"
+    );
+}
+
+fn to_f64<R: Real>(data: &[R]) -> Vec<f64> {
+    data.iter().map(|x| x.to_f64()).collect()
+}
+
+/// Central differences of the reference's forward along single elements (a spread of at most 40 of each tensor).
+fn check_finite_differences(case: &Case, recorded: &Recorded, truth: &Expected<f64>) {
+    let tensors: Vec<Vec<f64>> = case.tensors.iter().map(|tensor| tensor.data.clone()).collect();
+    let upstream = upstream(case, recorded);
+    let objective = |tensors: &[Vec<f64>]| -> f64 {
+        let expected = (case.truth)(
+            &Given {
+                tensors,
+                step: case.step,
+            },
+            &upstream,
+        );
+        if upstream.is_empty() {
+            return expected.outputs.last().unwrap().iter().sum();
+        }
+        let takes = case.upstream.iter().zip(&expected.outputs).filter(|(takes, _)| **takes);
+        takes
+            .zip(&upstream)
+            .map(|((_, y), dy)| y.iter().zip(dy).map(|(y, dy)| y * dy).sum::<f64>())
+            .sum()
+    };
+    for (index, gradient) in truth.gradients.iter().enumerate() {
+        let scale = gradient.iter().fold(1.0f64, |most, x| most.max(x.abs()));
+        let stride = gradient.len().div_ceil(40).max(1);
+        for element in (0..gradient.len()).step_by(stride) {
+            let h = 1e-5;
+            let shifted = |by: f64| {
+                let mut tensors = tensors.clone();
+                tensors[index][element] += by;
+                objective(&tensors)
+            };
+            let slope = (shifted(h) - shifted(-h)) / (2.0 * h);
+            // Truncation h^2 f''' / 6 and cancellation eps |f| / h, with room for a third derivative of 100.
+            let allowed = scale * 1e-7 + objective(&tensors).abs() * 1e-9;
+            let error = (slope - gradient[element]).abs();
+            assert!(
+                error <= allowed,
+                "{}: reference gradient of {} [{element}]",
+                case.name,
+                case.tensors[index].name
+            );
+        }
+    }
+}
+
+fn check(case: &Case, variant: usize, backend: &Backend) -> BTreeSet<Launched> {
+    let recorded = record(case, variant, Vec::new()).unwrap_or_else(|error| panic!("{}: {error}", case.name));
+    let plan = &recorded.plan;
+    if plan.launches.iter().any(|launch| !(backend.has)(launch.kernel)) {
+        return BTreeSet::new();
+    }
+    let truth = expected(case, &recorded, &case.truth);
+    let naive = expected(case, &recorded, &case.naive);
+    let sizes = Sizes::of(recorded.params.words(), true, &[plan]);
+    let mut device = backend.configurations[0](sizes);
+    let results = run(case, &recorded, &mut *device, &sizes);
+    for (index, output) in results.outputs.iter().enumerate() {
+        let info = plan.value(recorded.outputs[index]);
+        let live = live_words(info.rows, info.width, &case.step);
+        let what = format!("{}, output {index} (variant {variant})", case.name);
+        let naive = to_f64(&naive.outputs[index]);
+        compare(&what, output, live, &truth.outputs[index], naive, 2.0);
+    }
+    for (index, gradient) in results.gradients.iter().enumerate() {
+        let naive = to_f64(&naive.gradients[index]);
+        compare_gradient(case, &recorded, index, gradient, &truth.gradients[index], naive);
+    }
+    check_surroundings(case, &recorded, &results.arena);
+    let again = run(case, &recorded, &mut *device, &sizes);
+    assert!(same(&again, &results), "{}: two runs differ", case.name);
+    for (index, open) in backend.configurations.iter().enumerate().skip(1) {
+        let other = run(case, &recorded, &mut *open(sizes), &sizes);
+        assert!(
+            same(&other, &results),
+            "{}: configurations 0 and {index} differ",
+            case.name
+        );
+    }
+    if variant == 0 {
+        check_finite_differences(case, &recorded, &truth);
+    }
+    let mut launched = launched(plan);
+    launched.extend(check_accumulation(case, variant, backend, &recorded, &truth, &naive));
+    launched
+}
+
+fn launched(plan: &Plan) -> BTreeSet<Launched> {
+    let keys = plan
+        .launches
+        .iter()
+        .flat_map(|launch| flags(launch.kernel, launch.variant, |flag| vec![launch.dims.word(flag)]));
+    keys.collect()
+}
+
+fn same(a: &Results, b: &Results) -> bool {
+    a.outputs == b.outputs && a.gradients == b.gradients
+}
+
+fn compare_gradient(case: &Case, recorded: &Recorded, index: usize, got: &[u32], truth: &[f64], naive: Vec<f64>) {
+    let Some(value) = recorded.gradients[index] else { return };
+    let info = recorded.plan.value(value);
+    let live = live_words(info.rows, info.width, &case.step);
+    let begun = if recorded.starts.is_empty() { "" } else { "accumulated " };
+    let what = format!("{}, {begun}gradient of {}", case.name, case.tensors[index].name);
+    compare(&what, got, live, truth, naive, 3.0);
+}
+
+/// Words of the arena that belong to no value are as they were.
+fn check_surroundings(case: &Case, recorded: &Recorded, arena: &[u32]) {
+    let plan = &recorded.plan;
+    let mut owned = vec![false; arena.len()];
+    for &value in plan.launches.iter().flat_map(|launch| &launch.values) {
+        let place = plan.place(value);
+        if place.space == Space::Arena {
+            owned[place.offset..place.offset + place.words].fill(true);
+        }
+    }
+    let mut words = arena.iter().zip(&owned);
+    let stray = words.position(|(&word, owned)| !owned && word != POISON);
+    assert_eq!(
+        stray, None,
+        "{}: a word of the arena that belongs to no value was written",
+        case.name
+    );
+}
+
+/// The case once more with gradients that begin at random numbers; an op that refuses to accumulate is left out.
+fn check_accumulation(
+    case: &Case,
+    variant: usize,
+    backend: &Backend,
+    plain: &Recorded,
+    truth: &Expected<f64>,
+    naive: &Expected<f32>,
+) -> BTreeSet<Launched> {
+    let start = |(tensor, gradient): (&Tensor, &Option<Value>)| {
+        let input: &'static str = format!("start of {}", tensor.name).leak();
+        let data = Tensor::random(input, Role::Constant, tensor.rows, tensor.width).data;
+        gradient.is_some().then_some(Start { input, data })
+    };
+    let starts = case.tensors.iter().zip(&plain.gradients).map(start).collect();
+    let recorded = match record(case, variant, starts) {
+        Err(PlanError::Unsupported { .. }) => return BTreeSet::new(),
+        recorded => recorded.unwrap_or_else(|error| panic!("{}: {error}", case.name)),
+    };
+    let sizes = Sizes::of(recorded.params.words(), true, &[&recorded.plan]);
+    let mut device = backend.configurations[0](sizes);
+    let results = run(case, &recorded, &mut *device, &sizes);
+    for (index, gradient) in results.gradients.iter().enumerate() {
+        let Some(start) = &recorded.starts[index] else { continue };
+        let truth = truth.gradients[index]
+            .iter()
+            .zip(&start.data)
+            .map(|(x, start)| start + x);
+        let naive = naive.gradients[index].iter().zip(&start.data);
+        let naive = naive.map(|(x, &start)| f64::from(start as f32 + x)).collect();
+        compare_gradient(case, &recorded, index, gradient, &truth.collect::<Vec<f64>>(), naive);
+    }
+    check_surroundings(case, &recorded, &results.arena);
+    launched(&recorded.plan)
+}

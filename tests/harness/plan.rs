@@ -1,0 +1,182 @@
+//! A case as a plan, and its run on a device.
+
+use tlm::device::{Device, Sizes};
+use tlm::kernel::DType;
+use tlm::ops::case::{Case, Role, Tensor};
+use tlm::ops::copy;
+use tlm::plan::{Init, ParamSpec, ParamTable, Plan, PlanError, Recorder, Space, Value};
+
+/// A quiet NaN that no arithmetic produces.
+pub const POISON: u32 = 0x7fc0_dead;
+const UPSTREAM: [&str; 4] = ["upstream 0", "upstream 1", "upstream 2", "upstream 3"];
+
+/// A case as a plan.
+pub struct Recorded {
+    pub plan: Plan,
+    /// In the order of the case.
+    pub outputs: Vec<Value>,
+    /// Of the case's tensors, in order.
+    pub gradients: Vec<Option<Value>>,
+    pub params: ParamTable,
+    /// What the gradients begin with; empty: nothing.
+    pub starts: Vec<Option<Start>>,
+}
+
+/// What a tensor's gradient begins with.
+pub struct Start {
+    /// Name of the plan's input for it.
+    pub input: &'static str,
+    pub data: Vec<f64>,
+}
+
+/// Records a case. The gradients of tensors that have a start in `starts` (none: empty) are added to it.
+pub fn record(case: &Case, variant: usize, starts: Vec<Option<Start>>) -> Result<Recorded, PlanError> {
+    let spec = |tensor: &Tensor| ParamSpec {
+        name: tensor.name.to_string(),
+        rows: tensor.rows.capacity,
+        width: tensor.width,
+        decay: true,
+        head: false,
+        init: Init::Zeros,
+        vector: tensor.rows.capacity == 1,
+    };
+    let params = ParamTable::new(
+        case.tensors
+            .iter()
+            .filter(|tensor| tensor.role == Role::Param)
+            .map(spec)
+            .collect(),
+    );
+    let mut r = Recorder::new("case", &params);
+    r.prefer_variant(variant);
+    let values: Vec<Value> = case
+        .tensors
+        .iter()
+        .map(|tensor| match tensor.role {
+            Role::Param => r.param(tensor.name).unwrap(),
+            Role::Input => r.differentiable_input(tensor.name, tensor.rows, tensor.width),
+            Role::Constant | Role::Index => r.input(tensor.name, tensor.rows, tensor.width, tensor.dtype()),
+        })
+        .collect();
+    for ((tensor, start), &value) in case.tensors.iter().zip(&starts).zip(&values) {
+        match (tensor.role, start) {
+            (Role::Param, Some(_)) => r.accumulate_gradients(),
+            (_, Some(start)) => {
+                let begin = r.input(start.input, tensor.rows, tensor.width, DType::F32);
+                let gradient = r.value("gradient", tensor.rows, tensor.width);
+                r.launch(&copy::COPY, &[begin, gradient], &[("accumulate_y", 0)])?;
+                r.seed_gradient(value, gradient);
+            }
+            (_, None) => {}
+        }
+    }
+    let outputs = (case.record)(&mut r, &values)?;
+    for (index, (&output, _)) in outputs
+        .iter()
+        .zip(&case.upstream)
+        .filter(|(_, takes)| **takes)
+        .enumerate()
+    {
+        let (rows, width) = (r.info(output).rows, r.info(output).width);
+        let upstream = r.input(UPSTREAM[index], rows, width, DType::F32);
+        r.seed_gradient(output, upstream);
+    }
+    r.differentiate()?;
+    let differentiable = |tensor: &Tensor| matches!(tensor.role, Role::Param | Role::Input);
+    let gradients: Vec<Option<Value>> = case
+        .tensors
+        .iter()
+        .zip(&values)
+        .map(|(tensor, &value)| differentiable(tensor).then(|| r.incoming(value)).flatten())
+        .collect();
+    r.keep_everything();
+    let plan = r.finish();
+    Ok(Recorded {
+        plan,
+        outputs,
+        gradients,
+        params,
+        starts,
+    })
+}
+
+/// Upstream gradients at capacity, by output.
+pub fn upstream(case: &Case, recorded: &Recorded) -> Vec<Vec<f64>> {
+    let mut all = Vec::new();
+    for (&output, _) in recorded.outputs.iter().zip(&case.upstream).filter(|(_, takes)| **takes) {
+        let info = recorded.plan.value(output);
+        let name = UPSTREAM[all.len()];
+        all.push(Tensor::random(name, Role::Constant, info.rows, info.width).data);
+    }
+    all
+}
+
+/// What a run left behind.
+pub struct Results {
+    pub outputs: Vec<Vec<u32>>,
+    pub gradients: Vec<Vec<u32>>,
+    pub arena: Vec<u32>,
+}
+
+fn words(data: &[f64], dtype: DType) -> Vec<u32> {
+    let word = |&x: &f64| match dtype {
+        DType::U32 => x as u32,
+        DType::F32 => (x as f32).to_bits(),
+    };
+    data.iter().map(word).collect()
+}
+
+/// Runs a case on a device whose arena, gradients and readback are poisoned first.
+pub fn run(case: &Case, recorded: &Recorded, device: &mut dyn Device, sizes: &Sizes) -> Results {
+    let plan = &recorded.plan;
+    let program = device
+        .load(plan)
+        .unwrap_or_else(|error| panic!("{}: {error}", case.name));
+    for space in [Space::Arena, Space::Grads, Space::Readback] {
+        device.write(space, 0, &vec![POISON; sizes.words(space)]).unwrap();
+    }
+    device.write(Space::Inputs, 0, case.step.words()).unwrap();
+    for tensor in &case.tensors {
+        let (space, offset) = match tensor.role {
+            Role::Param => (Space::Params, recorded.params.find(tensor.name).unwrap().1),
+            _ => (Space::Inputs, plan.input(tensor.name).unwrap().offset),
+        };
+        device
+            .write(space, offset, &words(&tensor.data, tensor.dtype()))
+            .unwrap();
+    }
+    for (tensor, start) in case.tensors.iter().zip(&recorded.starts) {
+        let Some(start) = start else { continue };
+        let (space, offset) = match tensor.role {
+            Role::Param => (Space::Grads, recorded.params.find(tensor.name).unwrap().1),
+            _ => (Space::Inputs, plan.input(start.input).unwrap().offset),
+        };
+        device.write(space, offset, &words(&start.data, DType::F32)).unwrap();
+    }
+    for (index, data) in upstream(case, recorded).iter().enumerate() {
+        let port = plan.input(UPSTREAM[index]).unwrap();
+        device
+            .write(Space::Inputs, port.offset, &words(data, DType::F32))
+            .unwrap();
+    }
+    device.run(program).unwrap();
+    let mut read = |value: &Value| {
+        let place = plan.place(*value);
+        let mut out = vec![0; place.words];
+        device.read(place.space, place.offset, &mut out).unwrap();
+        out
+    };
+    let outputs = recorded.outputs.iter().map(&mut read).collect();
+    let gradients = recorded
+        .gradients
+        .iter()
+        .map(|g| g.as_ref().map(&mut read).unwrap_or_default())
+        .collect();
+    let mut arena = vec![0; plan.arena_words];
+    device.read(Space::Arena, 0, &mut arena).unwrap();
+    Results {
+        outputs,
+        gradients,
+        arena,
+    }
+}
