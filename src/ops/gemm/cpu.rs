@@ -240,10 +240,7 @@ fn parallel<M: micro::Micro>(product: &Product, c: Output) {
                         rows: rows.min(product.m - row),
                         panels: first..(first + span).min(panels),
                     };
-                    vectorised(
-                        #[inline(always)]
-                        || compute::<M>(product, &slab, packed, block, c),
-                    );
+                    compute::<M>(product, &slab, packed, block, c);
                 });
         }
     });
@@ -261,16 +258,16 @@ fn sequential<M: micro::Micro>(product: &Product, c: Output) {
                     for (panel, words) in packed.chunks_exact_mut(panel_words).enumerate() {
                         pack_b::<M>(product, &slab, panel, words);
                     }
-                    for row in (0..product.m).step_by(MC) {
-                        let block = Block {
-                            row,
-                            rows: MC.min(product.m - row),
-                            panels: 0..panels,
-                        };
-                        compute::<M>(product, &slab, packed, block, c);
-                    }
                 },
             );
+            for row in (0..product.m).step_by(MC) {
+                let block = Block {
+                    row,
+                    rows: MC.min(product.m - row),
+                    panels: 0..panels,
+                };
+                compute::<M>(product, &slab, packed, block, c);
+            }
         }
     });
 }
@@ -335,68 +332,91 @@ struct Block {
     panels: std::ops::Range<usize>,
 }
 
-#[inline(always)]
+/// A block of C against a packed slab of B.
 fn compute<M: micro::Micro>(product: &Product, slab: &Slab, packed: &[f32], block: Block, c: Output) {
     let transposed = product.a.inner != 1;
     let pack_a = transposed || product.a.outer >= FAR;
+    let words = if pack_a {
+        block.rows.next_multiple_of(M::MR) * KC
+    } else {
+        0
+    };
     PACKED_A.with_borrow_mut(|scratch| {
-        let strips = block.rows.div_ceil(M::MR);
-        let scratch = grown(scratch, if pack_a { strips * M::MR * KC } else { 0 });
-        for depth in (0..slab.depths).step_by(KC) {
-            let depths = KC.min(slab.depths - depth);
-            let at = slab.depth + depth;
-            if transposed {
-                pack_strips::<M>(product, &block, at, depths, scratch);
-            } else if pack_a {
-                for (row, line) in scratch.chunks_exact_mut(depths).take(block.rows).enumerate() {
-                    let from = (block.row + row) * product.a.outer + at;
-                    line.copy_from_slice(&product.a.data[from..from + depths]);
-                }
+        let scratch = grown(scratch, words);
+        // Inside, not around: only what is inlined into `vectorised` is compiled for the processor.
+        vectorised(
+            #[inline(always)]
+            || tiles::<M>(product, slab, packed, &block, c, scratch),
+        );
+    });
+}
+
+#[inline(always)]
+fn tiles<M: micro::Micro>(
+    product: &Product,
+    slab: &Slab,
+    packed: &[f32],
+    block: &Block,
+    c: Output,
+    scratch: &mut [f32],
+) {
+    let transposed = product.a.inner != 1;
+    let pack_a = !scratch.is_empty();
+    let strips = block.rows.div_ceil(M::MR);
+    for depth in (0..slab.depths).step_by(KC) {
+        let depths = KC.min(slab.depths - depth);
+        let at = slab.depth + depth;
+        if transposed {
+            pack_strips::<M>(product, block, at, depths, scratch);
+        } else if pack_a {
+            for (row, line) in scratch.chunks_exact_mut(depths).take(block.rows).enumerate() {
+                let from = (block.row + row) * product.a.outer + at;
+                line.copy_from_slice(&product.a.data[from..from + depths]);
             }
-            let first = at == 0;
-            let last = at + depths >= product.k;
-            for panel in block.panels.clone() {
-                let b = &packed[panel * slab.depths * M::NR + depth * M::NR..];
-                let column = slab.column + panel * M::NR;
-                let columns = M::NR.min(slab.column + slab.columns - column);
-                for strip in 0..strips {
-                    let row = block.row + strip * M::MR;
-                    let rows = M::MR.min(block.row + block.rows - row);
-                    let (a, a_row, a_step) = if transposed {
-                        (&scratch[strip * M::MR * depths..], 1, M::MR)
-                    } else if pack_a {
-                        (&scratch[strip * M::MR * depths..], depths, 1)
-                    } else {
-                        (&product.a.data[row * product.a.outer + at..], product.a.outer, 1)
-                    };
-                    let tile = micro::Tile {
-                        rows,
-                        columns,
-                        depths,
-                        a_row,
-                        a_step,
-                        ldc: product.ldc,
-                    };
-                    let start = row * product.ldc + column;
-                    // SAFETY: `check` proved the operands long enough; this task alone owns the tile's rows and columns.
-                    unsafe {
-                        M::tile(
-                            &tile,
-                            a.as_ptr(),
-                            b.as_ptr(),
-                            c.start.add(start),
-                            !first || product.accumulate,
-                        );
-                    }
-                    if last {
-                        for row in 0..rows {
-                            finish(product, c, start + row * product.ldc, column, columns);
-                        }
+        }
+        let first = at == 0;
+        let last = at + depths >= product.k;
+        for panel in block.panels.clone() {
+            let b = &packed[panel * slab.depths * M::NR + depth * M::NR..];
+            let column = slab.column + panel * M::NR;
+            let columns = M::NR.min(slab.column + slab.columns - column);
+            for strip in 0..strips {
+                let row = block.row + strip * M::MR;
+                let rows = M::MR.min(block.row + block.rows - row);
+                let (a, a_row, a_step) = if transposed {
+                    (&scratch[strip * M::MR * depths..], 1, M::MR)
+                } else if pack_a {
+                    (&scratch[strip * M::MR * depths..], depths, 1)
+                } else {
+                    (&product.a.data[row * product.a.outer + at..], product.a.outer, 1)
+                };
+                let tile = micro::Tile {
+                    rows,
+                    columns,
+                    depths,
+                    a_row,
+                    a_step,
+                    ldc: product.ldc,
+                };
+                let start = row * product.ldc + column;
+                // SAFETY: `check` proved the operands long enough; this task alone owns the tile's rows and columns.
+                unsafe {
+                    M::tile(
+                        &tile,
+                        a.as_ptr(),
+                        b.as_ptr(),
+                        c.start.add(start),
+                        !first || product.accumulate,
+                    );
+                }
+                if last {
+                    for row in 0..rows {
+                        finish(product, c, start + row * product.ldc, column, columns);
                     }
                 }
             }
         }
-    });
+    }
 }
 
 /// `[MC x KC]` of a transposed A into strips `[depth][MR]`.

@@ -1,0 +1,398 @@
+//! Whole training steps on the CPU against the matrix products that they consist of.
+//!
+//! `cargo bench --bench step [-- PRESET ...]`, presets `tiny-8192`, `mini-30522`, ... A step writes a packed batch of 32
+//! sequences (82 to 128 tokens, mean 105, 15 % masked), runs the plan `external` with dropout 0.1, the gradient norm and AdamW,
+//! and reads loss and norm. Interleaved with it, the *floor*: the same products and nothing else, once through crate
+//! `gemm` and once through the crate's own `multiply`. Medians.
+
+#[path = "../tests/packed/mod.rs"]
+mod packed;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use packed::Packed;
+use rayon::prelude::*;
+use tlm::bert::{Capacity, initial_values, parameters, plans};
+use tlm::device::cpu::{CpuDevice, instruction_set};
+use tlm::device::null::NullDevice;
+use tlm::device::{Device, Program, Sizes};
+use tlm::hub::BertConfig;
+use tlm::kernel::{Cost, Sizes as LiveSizes, StepParams};
+use tlm::ops::adamw;
+use tlm::ops::gemm::cpu::{Epilogue, Operand, Product, multiply, multiply_here};
+use tlm::plan::{Plan, Space};
+
+/// Name, layers, width, heads.
+const PRESETS: [(&str, usize, usize, usize); 3] = [("tiny", 2, 128, 2), ("mini", 4, 256, 4), ("small", 4, 512, 8)];
+const VOCABULARIES: [usize; 2] = [8_192, 30_522];
+const SEQUENCES: u32 = 32;
+const CAPACITY: Capacity = Capacity {
+    tokens: 4096,
+    sequences: SEQUENCES,
+    masked: 614,
+    max_length: 128,
+};
+
+/// One matrix product of a step: C `[m, n]` = A B, summed over `k`, with the distances of A (row, step) and B (column, step).
+#[derive(Clone, Copy)]
+struct Shape {
+    m: usize,
+    n: usize,
+    k: usize,
+    a: [usize; 2],
+    b: [usize; 2],
+    ldc: usize,
+}
+
+/// Products that run one after the other with all threads, or, in attention, side by side on one thread each.
+enum Work {
+    Whole(Shape),
+    Sequences(Vec<Vec<Shape>>),
+}
+
+fn products(plan: &Plan, batch: &Packed, step: &StepParams) -> Vec<Work> {
+    let mut work = Vec::new();
+    for launch in &plan.launches {
+        let (dims, name) = (&launch.dims, launch.kernel.name);
+        if name.starts_with("gemm.") {
+            let (rows, n, k) = (dims.extent("rows").live(step), dims.size("n"), dims.size("k"));
+            let shape = |m, n, k, a, b| Shape { m, n, k, a, b, ldc: n };
+            work.push(Work::Whole(match name {
+                "gemm.forward" | "gemm.forward_gelu" => shape(rows, n, k, [k, 1], [k, 1]),
+                "gemm.backward_input" | "gemm.backward_gelu" => shape(rows, k, n, [n, 1], [1, k]),
+                "gemm.backward_weight" => shape(n, k, rows, [1, n], [1, k]),
+                other => panic!("unknown product {other}"),
+            }));
+        }
+        if name.starts_with("attention.") {
+            let (heads, d, h) = (dims.word("heads"), dims.word("head_size") as usize, dims.size("h"));
+            let of_sequence = |span: &[u32]| -> Vec<Shape> {
+                let len = (span[1] - span[0]) as usize;
+                let ld = len.next_multiple_of(16);
+                let shape = |m, n, k, a, b, ldc| Shape { m, n, k, a, b, ldc };
+                let scores = shape(len, len, d, [3 * h, 1], [3 * h, 1], ld);
+                let rows = |a| shape(len, d, len, a, [1, 3 * h], h);
+                let products = match name {
+                    "attention.forward" => vec![scores, rows([ld, 1])],
+                    _ => vec![scores, scores, rows([ld, 1]), rows([1, ld]), rows([1, ld])],
+                };
+                (0..heads).flat_map(|_| products.clone()).collect()
+            };
+            work.push(Work::Sequences(batch.cu_seqlens.windows(2).map(of_sequence).collect()));
+        }
+    }
+    work
+}
+
+fn flops(work: &[Work]) -> f64 {
+    let of = |shape: &Shape| 2.0 * (shape.m * shape.n * shape.k) as f64;
+    let all = work.iter().map(|work| match work {
+        Work::Whole(shape) => of(shape),
+        Work::Sequences(sequences) => sequences.iter().flatten().map(of).sum(),
+    });
+    all.sum()
+}
+
+/// Operands large enough for every product.
+struct Operands {
+    a: Vec<f32>,
+    b: Vec<f32>,
+    c: Vec<f32>,
+}
+
+impl Operands {
+    fn new(work: &[Work]) -> Operands {
+        let spans = |outer: usize, inner: usize, [o, i]: [usize; 2]| (outer - 1) * o + (inner - 1) * i + 1;
+        let (mut a, mut b, mut c) = (0, 0, 0);
+        let mut cover = |shape: &Shape| {
+            a = a.max(spans(shape.m, shape.k, shape.a));
+            b = b.max(spans(shape.n, shape.k, shape.b));
+            c = c.max(shape.m * shape.ldc);
+        };
+        for work in work {
+            match work {
+                Work::Whole(shape) => cover(shape),
+                Work::Sequences(sequences) => sequences.iter().flatten().for_each(&mut cover),
+            }
+        }
+        let fill = |len: usize| (0..len).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect();
+        Operands {
+            a: fill(a),
+            b: fill(b),
+            c: vec![0.0; c],
+        }
+    }
+}
+
+fn theirs(shape: &Shape, a: &[f32], b: &[f32], c: &mut [f32], parallelism: gemm::Parallelism) {
+    assert!(c.len() >= (shape.m - 1) * shape.ldc + shape.n);
+    // SAFETY: `Operands::new` made the slices long enough for every shape at these strides.
+    unsafe {
+        gemm::gemm(
+            shape.m,
+            shape.n,
+            shape.k,
+            c.as_mut_ptr(),
+            1,
+            shape.ldc as isize,
+            false,
+            a.as_ptr(),
+            shape.a[1] as isize,
+            shape.a[0] as isize,
+            b.as_ptr(),
+            shape.b[0] as isize,
+            shape.b[1] as isize,
+            0.0,
+            1.0,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
+
+fn ours<'a>(shape: &Shape, a: &'a [f32], b: &'a [f32]) -> Product<'a> {
+    let operand = |data, [outer, inner]: [usize; 2]| Operand { data, outer, inner };
+    Product {
+        m: shape.m,
+        n: shape.n,
+        k: shape.k,
+        a: operand(a, shape.a),
+        b: operand(b, shape.b),
+        ldc: shape.ldc,
+        accumulate: false,
+        epilogue: Epilogue::None,
+    }
+}
+
+/// Runs all products: through crate `gemm`, or through the crate's own.
+fn floor(work: &[Work], operands: &mut Operands, library: bool) {
+    let Operands { a, b, c } = operands;
+    let (a, b) = (&a[..], &b[..]);
+    for work in work {
+        match work {
+            Work::Whole(shape) if library => theirs(shape, a, b, c, gemm::Parallelism::Rayon(0)),
+            Work::Whole(shape) => multiply(&ours(shape, a, b), c),
+            Work::Sequences(sequences) => {
+                let longest = sequences.iter().flatten().map(|shape| shape.m * shape.ldc).max();
+                let own = c.par_chunks_mut(longest.unwrap_or(1));
+                own.zip(sequences).for_each(|(c, shapes)| {
+                    for shape in shapes {
+                        if library {
+                            theirs(shape, a, b, c, gemm::Parallelism::None);
+                        } else {
+                            multiply_here(&ours(shape, a, b), c);
+                        }
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// One training step, as a trainer makes it.
+fn train(device: &mut dyn Device, batch: &Packed, plan: &Plan, programs: [Program; 2], number: u32) -> f32 {
+    let step = StepParams {
+        step: number,
+        seed: [1, 2],
+        learning_rate: 1e-4,
+        bias_correction: 1.0,
+        clip_norm: 1.0,
+        ..batch.step()
+    };
+    let run = |device: &mut dyn Device| {
+        batch.write(device, plan, &step)?;
+        let mut loss = [0];
+        device.run(programs[0])?;
+        device.read(Space::Readback, 0, &mut loss)?;
+        device.run(programs[1])?;
+        let mut norm = [0];
+        device.read(Space::Readback, 0, &mut norm)?;
+        Ok::<f32, tlm::device::DeviceError>(f32::from_bits(loss[0]))
+    };
+    run(device).expect("the plans fit the device")
+}
+
+fn timed<T>(times: &mut Vec<f64>, body: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let result = body();
+    times.push(start.elapsed().as_secs_f64());
+    result
+}
+
+fn median(times: &mut [f64]) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+/// Peak resident memory since the last reset, in bytes; 0 where the system does not say.
+fn peak_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
+fn reset_peak_memory() {
+    // Linux: 5 resets the peak. Elsewhere there is no such file, and `peak_memory` is 0.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
+fn preset(name: &str, layers: usize, width: usize, heads: usize, vocabulary: usize) {
+    let config = BertConfig {
+        vocab_size: vocabulary,
+        hidden_size: width,
+        num_hidden_layers: layers,
+        num_attention_heads: heads,
+        intermediate_size: 4 * width,
+        max_position_embeddings: 128,
+        labels: (0..6).map(|class| class.to_string()).collect(),
+        max_length: 128,
+        ..BertConfig::default()
+    };
+    let params = parameters(&config);
+    let settings = adamw::Settings {
+        beta1: 0.9,
+        beta2: 0.999,
+        epsilon: 1e-6,
+        weight_decay: 0.01,
+    };
+    let optimizer = plans::Optimizer {
+        adamw: settings,
+        head: true,
+    };
+    let external =
+        plans::batch(plans::Kind::External, &config, &params, &CAPACITY, false).expect("sizes are supported");
+    let update = plans::update(&params, &optimizer).expect("sizes are supported");
+    let sizes = Sizes::of(params.words(), true, &[&external, &update]);
+    // 82 to 128 tokens, mean 105.
+    let lengths: Vec<u32> = (0..SEQUENCES)
+        .map(|index| 82 + index * 46 / 31 + index % 2)
+        .map(|l| l.min(128))
+        .collect();
+    let batch = Packed::random(&lengths, vocabulary as u32, 6, 1);
+    let (step, tokens) = (batch.step(), batch.ids.len());
+
+    reset_peak_memory();
+    let before = peak_memory();
+    let mut device = CpuDevice::new(sizes, 0).expect("threads start");
+    let programs = [&external, &update].map(|plan| device.load(plan).expect("the plan fits"));
+    let mut values = vec![0.0f32; params.words()];
+    initial_values(&config, &params, 1, &mut values, |_| true);
+    device
+        .write(Space::Params, 0, bytemuck::cast_slice(&values))
+        .expect("sized for it");
+    drop(values);
+    let mut losses = Vec::new();
+    for number in 0..2 {
+        losses.push(train(&mut device, &batch, &external, programs, number) / batch.masked_rows.len() as f32);
+    }
+    let memory = peak_memory().saturating_sub(before);
+
+    let work = products(&external, &batch, &step);
+    let mut operands = Operands::new(&work);
+    let rounds = if width >= 512 { 5 } else { 11 };
+    let (mut steps, mut library, mut own) = (Vec::new(), Vec::new(), Vec::new());
+    floor(&work, &mut operands, true);
+    for number in 2..2 + rounds {
+        timed(&mut steps, || train(&mut device, &batch, &external, programs, number));
+        timed(&mut library, || floor(&work, &mut operands, true));
+        timed(&mut own, || floor(&work, &mut operands, false));
+    }
+    let (step_time, library, own) = (median(&mut steps), median(&mut library), median(&mut own));
+    let cost = external.cost(Some(&step)) + update.cost(Some(&step));
+    let launches = external.launches.len() + update.launches.len();
+    println!(
+        "\n{name} ({layers} x {width}), {vocabulary} words: {tokens} tokens, {} masked",
+        batch.masked_rows.len()
+    );
+    println!(
+        "  step                {:9.2} ms, {:8.0} tokens/s",
+        1e3 * step_time,
+        tokens as f64 / step_time
+    );
+    println!(
+        "  products            {:9.2} GFLOP, {:.1} GFLOP/s in the step",
+        flops(&work) / 1e9,
+        flops(&work) / step_time / 1e9
+    );
+    for (what, time) in [("crate gemm", library), ("multiply", own)] {
+        println!(
+            "  floor by {what:<10} {:9.2} ms, {:8.0} tokens/s: the step reaches {:.1} %",
+            1e3 * time,
+            tokens as f64 / time,
+            100.0 * time / step_time
+        );
+    }
+    println!(
+        "  launches {launches}, {:.2} GFLOP, {:.1} MB read, {:.1} MB written",
+        cost.flops as f64 / 1e9,
+        cost.read as f64 / 1e6,
+        cost.written as f64 / 1e6
+    );
+    println!(
+        "  memory              {:9.1} MB planned, {:.1} MB peak",
+        sizes.bytes() as f64 / 1e6,
+        memory as f64 / 1e6
+    );
+    let mut null = NullDevice::new(sizes);
+    let null_programs = [&external, &update].map(|plan| null.load(plan).expect("the plan fits"));
+    let start = Instant::now();
+    for number in 0..1000 {
+        train(&mut null, &batch, &external, null_programs, number);
+    }
+    println!(
+        "  host                {:9.3} us per step on null",
+        1e3 * start.elapsed().as_secs_f64()
+    );
+    println!("  loss of a masked token {:.4}, then {:.4}", losses[0], losses[1]);
+    kernels(&mut device, [(&external, programs[0]), (&update, programs[1])], &step);
+}
+
+/// Time, share and rates of each kernel.
+fn kernels(device: &mut CpuDevice, plans: [(&Plan, Program); 2], step: &StepParams) {
+    const ROUNDS: u32 = 5;
+    let mut table: BTreeMap<&str, (Duration, u32, Cost)> = BTreeMap::new();
+    for (plan, program) in plans {
+        let mut times = vec![Duration::ZERO; plan.launches.len()];
+        for _ in 0..ROUNDS {
+            device.run_timed(program, &mut times).expect("the plan is loaded");
+        }
+        for (launch, time) in plan.launches.iter().zip(&times) {
+            let cost = (launch.kernel.cost)(&LiveSizes::new(&launch.dims, Some(step)));
+            let entry = table.entry(launch.kernel.name).or_default();
+            *entry = (entry.0 + *time / ROUNDS, entry.1 + 1, entry.2 + cost);
+        }
+    }
+    let total: Duration = table.values().map(|entry| entry.0).sum();
+    let mut lines: Vec<_> = table.into_iter().collect();
+    lines.sort_by_key(|(_, (time, ..))| std::cmp::Reverse(*time));
+    println!(
+        "  {:<30} {:>8} {:>9} {:>7} {:>9} {:>8}",
+        "kernel", "launches", "ms", "share", "GFLOP/s", "GB/s"
+    );
+    for (name, (time, launches, cost)) in lines {
+        let seconds = time.as_secs_f64();
+        println!(
+            "  {name:<30} {launches:>8} {:>9.3} {:>6.1}% {:>9.1} {:>8.1}",
+            1e3 * seconds,
+            100.0 * seconds / total.as_secs_f64(),
+            cost.flops as f64 / seconds / 1e9,
+            (cost.read + cost.written) as f64 / seconds / 1e9
+        );
+    }
+}
+
+fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    println!("{}, {} threads", instruction_set(), rayon::current_num_threads());
+    for (name, layers, width, heads) in PRESETS {
+        for vocabulary in VOCABULARIES {
+            if wanted.is_empty() || wanted.contains(&format!("{name}-{vocabulary}")) {
+                preset(name, layers, width, heads, vocabulary);
+            }
+        }
+    }
+}
