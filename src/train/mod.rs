@@ -1,6 +1,7 @@
 //! Training: schedules, metrics, the trainer that drives a device, checkpoints.
 
 mod error;
+pub mod inputs;
 pub mod metrics;
 pub mod schedule;
 
