@@ -121,7 +121,7 @@ mod tests {
     fn plan(kind: Kind) -> Plan {
         let config = BertConfig {
             vocab_size: 40,
-            hidden_size: 32,
+            hidden_size: 64,
             num_hidden_layers: 1,
             num_attention_heads: 1,
             intermediate_size: 64,

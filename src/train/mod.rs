@@ -1,5 +1,6 @@
 //! Training: schedules, metrics, the trainer that drives a device, checkpoints.
 
+pub mod classifier;
 mod error;
 pub mod inputs;
 pub mod metrics;
