@@ -5,5 +5,6 @@ mod error;
 pub mod objective;
 pub mod observer;
 pub mod outcome;
+pub mod sizes;
 
 pub use error::{ErrorKind, TlmError};
