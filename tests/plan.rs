@@ -550,6 +550,7 @@ const SETTINGS: Settings = Settings {
     beta2: 0.999,
     epsilon: 1e-6,
     weight_decay: 0.01,
+    head: false,
 };
 
 fn update_plan(params: &ParamTable) -> Plan {

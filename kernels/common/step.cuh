@@ -15,8 +15,9 @@ struct StepParams {
     u32 squared_lengths;
     float learning_rate;
     float bias_correction;
+    float head_bias_correction;
     float clip_norm;
-    u32 reserved[21];
+    u32 reserved[20];
 };
 static_assert(sizeof(StepParams) == 128, "32 words, as the host uploads them");
 

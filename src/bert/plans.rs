@@ -30,6 +30,11 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Whether the plan predicts masked tokens.
+    pub fn is_masked(self) -> bool {
+        matches!(self, Kind::External | Kind::Joint)
+    }
+
     /// Name in messages, profiles and reports.
     pub fn name(self) -> &'static str {
         match self {
@@ -57,11 +62,12 @@ pub fn batch(
         r.accumulate_gradients();
     }
     let inputs = Inputs::record(&mut r, capacity);
+    let [mlm_loss, task_loss_sum] = loss_outputs(&mut r);
     let dropout = if kind == Kind::Evaluate { Dropout::OFF } else { Dropout::of(config) };
     let hidden = encoder(&mut r, config, capacity, dropout, &inputs)?;
-    if matches!(kind, Kind::External | Kind::Joint) {
+    if kind.is_masked() {
         let losses = mlm_head(&mut r, config, capacity, hidden, true)?;
-        total(&mut r, losses, "mlm_loss")?;
+        sum::record(&mut r, losses, mlm_loss)?;
     }
     if kind != Kind::External {
         r.scope("task_head", |r| {
@@ -72,7 +78,7 @@ pub fn batch(
                 return crate::ops::copy::into(r, logits, output);
             }
             let losses = task_loss(r, capacity, logits)?;
-            total(r, losses, "task_loss")
+            sum::record(r, losses, task_loss_sum)
         })?;
     }
     let frozen = match kind {
@@ -92,11 +98,6 @@ pub fn batch(
     Ok(r.finish())
 }
 
-fn total(r: &mut Recorder, losses: Value, name: &'static str) -> Result<(), PlanError> {
-    let output = r.output(name, Extent::fixed(1), 1);
-    sum::record(r, losses, output)
-}
-
 /// Frozen parameters' gradients are zero, not absent: AdamW runs over the whole buffer.
 fn zero_gradients(r: &mut Recorder, params: &ParamTable, prefix: &str) -> Result<(), PlanError> {
     let mut ranges: Vec<std::ops::Range<usize>> = Vec::new();
@@ -114,13 +115,24 @@ fn zero_gradients(r: &mut Recorder, params: &ParamTable, prefix: &str) -> Result
     Ok(())
 }
 
-/// Settings of the optimiser that are fixed for a run.
+/// What an update does to the task head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadUpdate {
+    /// The same as to everything else.
+    Joined,
+    /// Updated with a bias correction of its own, because it was left alone before.
+    Apart,
+    /// Left alone: weights and moments stay.
+    Frozen,
+}
+
+/// Settings of the optimiser that are fixed for a plan.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Optimizer {
     /// AdamW.
     pub adamw: adamw::Settings,
-    /// Whether the task head is updated by this plan.
-    pub head: bool,
+    /// What happens to the task head.
+    pub head: HeadUpdate,
 }
 
 /// Records the update of the parameters from their gradients.
@@ -128,14 +140,19 @@ pub struct Optimizer {
 /// # Errors
 /// None on a table laid out by [`super::parameters`].
 pub fn update(params: &ParamTable, optimizer: &Optimizer) -> Result<Plan, PlanError> {
-    let name = if optimizer.head { "update" } else { "update without head" };
-    let mut r = Recorder::new(name, params);
+    let mut r = Recorder::new("update", params);
+    loss_outputs(&mut r);
     let whole = 0..params.words();
     let gradients = r.range("gradients", Space::Grads, whole.clone());
     let norm = r.output("grad_norm", Extent::fixed(1), 1);
     grad_norm::record(&mut r, gradients, norm)?;
-    let ranges = if optimizer.head { vec![whole] } else { vec![0..params.head().start, params.head().end..whole.end] };
-    for range in ranges.into_iter().filter(|range| !range.is_empty()) {
+    let (before, head, after) = (0..params.head().start, params.head(), params.head().end..whole.end);
+    let ranges = match optimizer.head {
+        HeadUpdate::Joined => vec![(whole, false)],
+        HeadUpdate::Apart => vec![(before, false), (head, true), (after, false)],
+        HeadUpdate::Frozen => vec![(before, false), (after, false)],
+    };
+    for (range, head) in ranges.into_iter().filter(|(range, _)| !range.is_empty()) {
         let decay = params.decay_words().clamp(range.start, range.end) - range.start;
         let mut part = |name, space| r.range(name, space, range.clone());
         let state = adamw::State {
@@ -145,7 +162,13 @@ pub fn update(params: &ParamTable, optimizer: &Optimizer) -> Result<Plan, PlanEr
             moment2: part("moment2", Space::Moment2),
             norm,
         };
-        adamw::record(&mut r, &state, &optimizer.adamw, decay as u32)?;
+        let settings = adamw::Settings { head, ..optimizer.adamw };
+        adamw::record(&mut r, &state, &settings, decay as u32)?;
     }
     Ok(r.finish())
+}
+
+/// The losses' places in the readback buffer, the same in every plan, so that an update's norm does not overwrite them.
+fn loss_outputs(r: &mut Recorder) -> [Value; 2] {
+    ["mlm_loss", "task_loss"].map(|name| r.output(name, Extent::fixed(1), 1))
 }

@@ -27,10 +27,12 @@ pub struct StepParams {
     pub learning_rate: f32,
     /// `sqrt(1 - beta2^t) / (1 - beta1^t)` with t = updates so far + 1.
     pub bias_correction: f32,
+    /// The same for the task head, where it has seen fewer updates.
+    pub head_bias_correction: f32,
     /// Gradients are scaled down to this global norm; infinity: not clipped.
     pub clip_norm: f32,
     /// Reserved, zero.
-    pub reserved: [u32; 21],
+    pub reserved: [u32; 20],
 }
 
 impl StepParams {

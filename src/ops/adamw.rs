@@ -33,7 +33,7 @@ pub static UPDATE: Kernel = Kernel {
         Arg::inout("moment2", ["1", "width"]),
         Arg::input("norm", ["1", "1"]),
     ],
-    constants: &["width", "decay_words", "beta1", "beta2", "epsilon", "weight_decay"],
+    constants: &["width", "decay_words", "beta1", "beta2", "epsilon", "weight_decay", "head"],
     cuda: None,
     wgsl: None,
     cpu: run,
@@ -78,6 +78,8 @@ pub struct Settings {
     pub epsilon: f32,
     /// Decoupled weight decay.
     pub weight_decay: f32,
+    /// Whether the range has the task head's bias correction.
+    pub head: bool,
 }
 
 /// Records one update; the first `decay_words` words of the range decay.
@@ -92,6 +94,7 @@ pub fn record(r: &mut Recorder, state: &State, settings: &Settings, decay_words:
         ("beta2", settings.beta2.to_bits()),
         ("epsilon", settings.epsilon.to_bits()),
         ("weight_decay", settings.weight_decay.to_bits()),
+        ("head", u32::from(settings.head)),
     ];
     r.launch(&UPDATE, &values, &constants)
 }
@@ -102,12 +105,13 @@ fn run(call: &Call) {
         return;
     }
     let decay_words = dims.word("decay_words") as usize;
+    let correction = if dims.flag("head") { step.head_bias_correction } else { step.bias_correction };
     let update = Update {
         clip: (step.clip_norm / norm).min(1.0),
         beta1: dims.float("beta1"),
         beta2: dims.float("beta2"),
         epsilon: dims.float("epsilon"),
-        rate: step.learning_rate * step.bias_correction,
+        rate: step.learning_rate * correction,
         decay: step.learning_rate * dims.float("weight_decay"),
     };
     let chunks = call
@@ -159,6 +163,7 @@ const SETTINGS: Settings = Settings {
     beta2: 0.999,
     epsilon: 1e-6,
     weight_decay: 0.01,
+    head: false,
 };
 
 /// Tensors: params, grads, moment1, moment2, norm.

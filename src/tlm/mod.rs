@@ -1,9 +1,18 @@
-//! The method.
+//! The method: what task-driven language modeling does with texts, and the commands that carry it out.
+//!
+//! [`run`] is the whole job; [`select`] its stage 0, [`repeat`] its two training stages for one seed. [`objective`] holds
+//! the schedule of external and internal batches and the joint loss, [`config`] every setting, [`sizes`] what they mean
+//! for plans, [`directory`] where results lie.
 
 pub mod config;
+pub mod directory;
 mod error;
 pub mod objective;
 pub mod observer;
 pub mod outcome;
+pub mod repeat;
+pub mod run;
+pub mod select;
+pub mod sizes;
 
 pub use error::{ErrorKind, TlmError};

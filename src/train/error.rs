@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::data::DataError;
 use crate::device::DeviceError;
+use crate::plan::PlanError;
 
 /// What can go wrong while training.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +15,9 @@ pub enum TrainError {
     /// The data.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// A plan that cannot be recorded.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
     /// The prefetch thread could not be started.
     #[error("cannot start the thread that prepares batches: {0}")]
     Thread(std::io::Error),

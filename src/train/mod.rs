@@ -1,7 +1,11 @@
 //! Training: schedules, metrics, the trainer that drives a device, checkpoints.
 
+pub mod checkpoint;
+pub mod classifier;
 mod error;
+pub mod inputs;
 pub mod metrics;
 pub mod schedule;
+pub mod trainer;
 
 pub use error::TrainError;

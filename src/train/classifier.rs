@@ -1,0 +1,97 @@
+//! Running the `evaluate` plan: from token sequences to logits, classes and probabilities.
+//!
+//! ```text
+//! sequences --EvaluationBatches--> input block --device--> class_logits [batch, C] --> logits [examples, C]
+//! class  = argmax_c logits[c], the lowest of equal ones
+//! score  = exp(logits[c] - max) / sum_c exp(logits[c] - max)            in f64
+//! ```
+//!
+//! Batches are packed without padding and nothing of a sequence depends on its neighbours, so neither the size of a
+//! batch nor the place within it changes a result.
+
+use std::sync::Arc;
+
+use super::TrainError;
+use super::inputs::InputBlock;
+use crate::data::{Batch, BatchCapacity, EvaluationBatches, Sequences};
+use crate::device::{Device, Program};
+use crate::kernel::StepParams;
+use crate::plan::{Plan, Space};
+
+/// Logits `[examples, classes]`, row-major, of all sequences in their order, `batch` of them at a time. `program` is
+/// the `evaluate` plan `plan` loaded on `device`, recorded for `capacity`.
+///
+/// # Errors
+/// [`TrainError::Data`] for a batch that does not fit the capacity, [`TrainError::Device`].
+///
+/// # Panics
+/// If `plan` is not an `evaluate` plan.
+pub fn logits(
+    device: &mut dyn Device,
+    program: Program,
+    plan: &Plan,
+    sequences: &Arc<Sequences>,
+    batch: usize,
+    capacity: BatchCapacity,
+) -> Result<Vec<f32>, TrainError> {
+    let output = plan.output("class_logits").expect("an evaluate plan gives logits");
+    let offsets = plan.input("cu_seqlens").expect("every plan over a batch has offsets");
+    let classes = output.words / (offsets.words - 1);
+    let batches = EvaluationBatches::new(Arc::clone(sequences), batch, capacity)?;
+    let mut packed = Batch::new(capacity);
+    let mut block = InputBlock::new(plan.input_words());
+    let mut logits = vec![0.0f32; sequences.len() * classes];
+    for (index, rows) in (0..batches.count()).zip(logits.chunks_mut(batch * classes.max(1))) {
+        batches.fill(index, &mut packed)?;
+        block.fill(plan, &packed, &StepParams::default(), 0.0, 0.0);
+        device.write(Space::Inputs, 0, block.words())?;
+        device.run(program)?;
+        device.read(Space::Readback, output.offset, bytemuck::cast_slice_mut(rows))?;
+    }
+    Ok(logits)
+}
+
+/// The class of the largest logit of each row, the lowest of equal ones. `logits` is `[examples, classes]`.
+pub fn predictions(logits: &[f32], classes: usize) -> Vec<u32> {
+    let largest = |row: &[f32]| {
+        let better = |best: usize, class: usize| if row[class] > row[best] { class } else { best };
+        (0..row.len()).fold(0, better) as u32
+    };
+    logits.chunks_exact(classes.max(1)).map(largest).collect()
+}
+
+/// Softmax of one row of logits: probabilities that sum to 1.
+pub fn scores(logits: &[f32]) -> Vec<f64> {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let exponentials: Vec<f64> = logits
+        .iter()
+        .map(|&logit| libm::exp(f64::from(logit) - f64::from(most)))
+        .collect();
+    let sum: f64 = exponentials.iter().sum();
+    exponentials.into_iter().map(|value| value / sum).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use approx::assert_relative_eq;
+
+    #[test]
+    fn the_largest_logit_wins_and_the_lowest_class_of_equal_ones() {
+        assert_eq!(predictions(&[0.5, 2.0, 2.0, -1.0, -3.0, -1.0], 3), [1, 0]);
+        assert_eq!(predictions(&[], 3), [0; 0]);
+        assert_eq!(predictions(&[f32::NEG_INFINITY, f32::NEG_INFINITY], 2), [0]);
+    }
+
+    // e^2 / (e^2 + 1 + e^-1) by hand: 7.389056098930650 / 8.756935540102092.
+    #[test]
+    fn scores_are_the_softmax_and_do_not_overflow() {
+        let known = scores(&[2.0, 0.0, -1.0]);
+        assert_relative_eq!(known[0], 7.389056098930650 / 8.756935540102092, max_relative = 1e-14);
+        assert_relative_eq!(known.iter().sum::<f64>(), 1.0, max_relative = 1e-15);
+        let shifted = scores(&[1002.0, 1000.0, 999.0]);
+        for (a, b) in known.iter().zip(&shifted) {
+            assert_relative_eq!(a, b, max_relative = 1e-14);
+        }
+    }
+}
