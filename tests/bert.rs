@@ -176,8 +176,16 @@ fn update() -> Plan {
         beta2: 0.999,
         epsilon: 1e-6,
         weight_decay: 0.01,
+        head: false,
     };
-    plans::update(&parameters(&small()), &plans::Optimizer { adamw, head: true }).unwrap()
+    plans::update(
+        &parameters(&small()),
+        &plans::Optimizer {
+            adamw,
+            head: plans::HeadUpdate::Joined,
+        },
+    )
+    .unwrap()
 }
 
 #[test]
