@@ -258,10 +258,11 @@ fn preset(name: &str, layers: usize, width: usize, heads: usize, vocabulary: usi
         beta2: 0.999,
         epsilon: 1e-6,
         weight_decay: 0.01,
+        head: false,
     };
     let optimizer = plans::Optimizer {
         adamw: settings,
-        head: true,
+        head: plans::HeadUpdate::Joined,
     };
     let external =
         plans::batch(plans::Kind::External, &config, &params, &CAPACITY, false).expect("sizes are supported");

@@ -99,9 +99,17 @@ fn a_training_step_allocates_nothing() {
         beta2: 0.999,
         epsilon: 1e-6,
         weight_decay: 0.01,
+        head: false,
     };
     let joint = plans::batch(plans::Kind::Joint, &config, &params, &capacity, false).unwrap();
-    let update = plans::update(&params, &plans::Optimizer { adamw, head: true }).unwrap();
+    let update = plans::update(
+        &params,
+        &plans::Optimizer {
+            adamw,
+            head: plans::HeadUpdate::Joined,
+        },
+    )
+    .unwrap();
     let sizes = Sizes::of(params.words(), true, &[&joint, &update]);
     // The longest first: scratch memory grows to its full size in the first steps.
     let batches: Vec<Packed> = (0..24)
