@@ -41,11 +41,12 @@ impl Format {
     /// # Errors
     /// [`DataError::UnknownFormat`] for any other name.
     pub fn of(path: &Path) -> Result<Format, DataError> {
-        format_and_compression(path).map(|(format, _)| format)
+        let format = format_and_compression(path).0;
+        format.ok_or_else(|| DataError::UnknownFormat { path: path.to_owned() })
     }
 }
 
-fn format_and_compression(path: &Path) -> Result<(Format, Compression), DataError> {
+fn format_and_compression(path: &Path) -> (Option<Format>, Compression) {
     let name = path
         .file_name()
         .map(|name| name.to_string_lossy().to_ascii_lowercase())
@@ -56,13 +57,13 @@ fn format_and_compression(path: &Path) -> Result<(Format, Compression), DataErro
         _ => (name.as_str(), Compression::None),
     };
     let format = match stem.rsplit_once('.') {
-        Some((_, "jsonl")) => Format::Jsonl,
-        Some((_, "csv")) => Format::Csv,
-        Some((_, "tsv")) => Format::Tsv,
-        Some((_, "txt")) => Format::Text,
-        _ => return Err(DataError::UnknownFormat { path: path.to_owned() }),
+        Some((_, "jsonl")) => Some(Format::Jsonl),
+        Some((_, "csv")) => Some(Format::Csv),
+        Some((_, "tsv")) => Some(Format::Tsv),
+        Some((_, "txt")) => Some(Format::Text),
+        _ => None,
     };
-    Ok((format, compression))
+    (format, compression)
 }
 
 /// The files that patterns name, in the order of the patterns and by name within one; a file named twice comes once.
@@ -157,9 +158,11 @@ pub(super) struct OpenFile {
     pub stored_read: Arc<AtomicU64>,
 }
 
-/// Opens a file by the format and compression that its name announces.
-pub(super) fn open(path: &Path) -> Result<OpenFile, DataError> {
-    let (format, compression) = format_and_compression(path)?;
+/// Opens a file by the compression that its name announces, and the format, where none is given.
+pub(super) fn open(path: &Path, format: Option<Format>) -> Result<OpenFile, DataError> {
+    let (announced, compression) = format_and_compression(path);
+    let format = format.or(announced);
+    let format = format.ok_or_else(|| DataError::UnknownFormat { path: path.to_owned() })?;
     let failed = |source| DataError::Open {
         path: path.to_owned(),
         source,

@@ -70,6 +70,7 @@ pub struct Record {
 /// The records of several files, in order.
 pub struct Records<'a> {
     paths: std::vec::IntoIter<PathBuf>,
+    format: Option<Format>,
     contents: Contents,
     fields: Fields,
     current: Option<Current>,
@@ -99,12 +100,20 @@ impl<'a> Records<'a> {
         let paths = paths.to_vec();
         Records {
             paths: paths.into_iter(),
+            format: None,
             contents,
             fields: fields.clone(),
             current: None,
             progress: Box::new(progress),
             failed: false,
         }
+    }
+
+    /// Reads the files as `format`, whatever their names announce; names still tell how they are compressed.
+    #[must_use]
+    pub fn with_format(mut self, format: Format) -> Self {
+        self.format = Some(format);
+        self
     }
 
     /// Reads a stream, such as the standard input, under a name for error messages.
@@ -157,7 +166,7 @@ impl<'a> Records<'a> {
             let Some(path) = self.paths.next() else {
                 return Ok(None);
             };
-            self.current = Some(Current::new(open(&path)?, self.contents, &self.fields)?);
+            self.current = Some(Current::new(open(&path, self.format)?, self.contents, &self.fields)?);
         }
     }
 }

@@ -4,9 +4,11 @@
 //! the schedule of external and internal batches and the joint loss, [`config`] every setting, [`sizes`] what they mean
 //! for plans, [`directory`] where results lie.
 
+pub mod classifier;
 pub mod config;
 pub mod directory;
 mod error;
+pub mod evaluate;
 pub mod objective;
 pub mod observer;
 pub mod outcome;

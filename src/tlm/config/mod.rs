@@ -194,7 +194,7 @@ impl Config {
         Ok(config)
     }
 
-    /// Checks that every file, pattern and index that the configuration names exists.
+    /// Checks that every file and pattern that the configuration names exists.
     ///
     /// # Errors
     /// [`ConfigError::NoFile`] with the absolute path.

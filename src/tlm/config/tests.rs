@@ -39,7 +39,7 @@ metric = "micro_f1"
 [corpus]
 inputs = ["corpus/*.jsonl.zst"]
 [select]
-query = "tfidf:20"
+query = "text"
 [stage1]
 rho1 = 3
 rho2 = 20
@@ -56,7 +56,7 @@ seeds = 3
     assert_eq!(config.task.metric, Metric::MicroF1);
     assert_eq!(config.task.test, ["/data/chemprot/test.jsonl", "/else/where.jsonl"]);
     assert_eq!(config.corpus.inputs, ["/data/chemprot/corpus/*.jsonl.zst"]);
-    assert_eq!(config.select.query, Query::TfIdf(20));
+    assert_eq!(config.select.query, Query::Text);
     assert_eq!((config.stage1.rho1, config.stage1.rho2), (3, 20.0));
     assert_eq!(config.stage1.optimizer.learning_rate, 1e-3);
     assert_eq!(
@@ -145,7 +145,7 @@ fn the_printed_configuration_reads_back_the_same_from_anywhere() {
         "task.name=a b",
         "stage1.rho2=0.5",
         "stage2.warmup=7",
-        "select.query=rake",
+        "select.top_k=9",
         "model.layers=3",
     ];
     for config in [
@@ -286,7 +286,10 @@ fn a_bad_value_is_shown_with_what_would_be_right() {
     assert_says(&at("[model]\ndropout = 1.0"), &["from 0 to below 1"]);
     assert_says(&at("[model]\ndropout = nan"), &["from 0 to below 1"]);
     assert_says(&at("[select]\ntop_k = 0"), &["select.top_k = 0", "at least 1"]);
-    assert_says(&at("[select]\nquery = \"tfidf:0\""), &["tfidf:N"]);
+    assert_says(
+        &at("[select]\nquery = \"words\""),
+        &["select.query = \"words\"", "expected \"text\""],
+    );
     assert_says(
         &message(SMALLEST, &["task.name=../up"]),
         &["--set task.name=../up", "name a directory"],
@@ -344,7 +347,14 @@ fn values_that_do_not_fit_together_are_refused_with_a_remedy() {
         &["select.variant=bm25l", "select.k1=0"],
         &["--set select.k1=0", "above 0 for bm25l"],
     );
-    says(&["corpus.index=INDEX"], &["leave one out"]);
+    says(
+        &["corpus.index=INDEX"],
+        &["corpus.index is not in this version", "corpus.inputs"],
+    );
+    says(
+        &["select.query=tfidf:20"],
+        &["\"tfidf:20\" is not in this version", "\"text\""],
+    );
     says(
         &["tokenizer.file=t.json", "tokenizer.vocab_size=99"],
         &["leave tokenizer.vocab_size out"],

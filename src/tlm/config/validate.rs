@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::sections::SelectMethod;
+use super::sections::{Query, SelectMethod};
 use super::{Config, ConfigError};
 use crate::tlm::objective::step_counts;
 
@@ -11,9 +11,26 @@ const HEAD_SIZES: [usize; 3] = [32, 64, 128];
 
 /// Checks values against each other.
 pub(super) fn check_values(config: &Config) -> Result<(), ConfigError> {
+    offered(config)?;
     required_data(config)?;
     model_sizes(config)?;
     stages(config)
+}
+
+/// Refuses values that configurations have a place for and this version has no code for.
+fn offered(config: &Config) -> Result<(), ConfigError> {
+    if config.select.query != Query::Text {
+        let message = format!(
+            "select.query = \"{}\" is not in this version: use \"text\", the whole text",
+            config.select.query
+        );
+        return conflict(config, "select.query", &message);
+    }
+    if config.corpus.index.is_some() {
+        let message = "corpus.index is not in this version: name the texts themselves in corpus.inputs";
+        return conflict(config, "corpus.index", message);
+    }
+    Ok(())
 }
 
 fn required_data(config: &Config) -> Result<(), ConfigError> {
@@ -32,16 +49,8 @@ fn required_data(config: &Config) -> Result<(), ConfigError> {
             return Err(missing(&format!("task.{name}"), &advice));
         }
     }
-    let (inputs, index) = (!config.corpus.inputs.is_empty(), config.corpus.index.is_some());
-    if inputs && index {
-        return conflict(
-            config,
-            "corpus.index",
-            "corpus.inputs and corpus.index are both given: leave one out",
-        );
-    }
     let needs_corpus = config.select.method != SelectMethod::None && config.select.file.is_none();
-    if needs_corpus && !inputs && !index {
+    if needs_corpus && config.corpus.inputs.is_empty() {
         let advice = "name the general texts in [corpus], for example inputs = [\"corpus/*.jsonl.zst\"], or set \
                       select.method = \"none\" to train on the task's texts alone";
         return Err(missing("corpus.inputs", advice));
@@ -177,16 +186,7 @@ pub(super) fn check_files(config: &Config) -> Result<(), ConfigError> {
             return no_file(config, key, &format!("there is no file {}", file.display()));
         }
     }
-    match config.corpus.index.as_deref().filter(|index| !index.is_dir()) {
-        Some(index) => {
-            let message = format!(
-                "there is no index directory {}; make one with `tlm index build`",
-                index.display()
-            );
-            no_file(config, "corpus.index", &message)
-        }
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 fn pattern_finds_files(config: &Config, key: &str, pattern: &str) -> Result<(), ConfigError> {

@@ -1,0 +1,256 @@
+//! Stage 0: the external data. [`Selection`] finds it; here are the two entrances, a run's and that of `tlm select`, and
+//! the selection file.
+//!
+//! The labelled training texts are the queries, whole, never those of dev or test.
+//!
+//! The baseline `random` takes as many passages as BM25 selects, so BM25 runs for their number. A selection file has a
+//! line for each passage, in the order of first hits (for `random`, in the order of the draw, which is also the rank):
+//!
+//! ```text
+//! {"id": "wiki/123#4", "source": "wiki", "text": "...", "rank": 0, "score": 17.25}
+//! ```
+
+mod search;
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::TlmError;
+use super::config::{Config, Query, SelectMethod};
+use super::observer::Observer;
+use super::outcome::{SelectReport, SelectedPassage, SourceCount};
+use crate::atomic;
+use crate::data::{Contents, DataError, Fields, Records, expand};
+use crate::retrieval::{Analyzer, Bm25};
+use search::Selection;
+
+/// Selected passages shown in a report.
+const EXAMPLES: usize = 5;
+
+/// The external data and how it was found.
+#[derive(Clone, Debug, Default)]
+pub struct External {
+    /// The passages in the order of first hits.
+    pub passages: Vec<SelectedPassage>,
+    /// Figures.
+    pub report: SelectReport,
+}
+
+/// Where `tlm select` selects from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Corpus {
+    /// An index directory.
+    Index(PathBuf),
+    /// Files or patterns of passages, taken as they are.
+    Files(Vec<String>),
+}
+
+/// What `tlm select` is asked for.
+#[derive(Clone, Debug)]
+pub struct SelectRequest {
+    /// Where from.
+    pub corpus: Corpus,
+    /// Files or patterns of the queries' texts.
+    pub queries: Vec<String>,
+    /// Column or JSON field of the queries' text.
+    pub text_column: String,
+    /// Passages per query.
+    pub top_k: u32,
+    /// What of a text is the query.
+    pub query: Query,
+    /// BM25 or random.
+    pub method: SelectMethod,
+    /// Seed of a random selection.
+    pub seed: u64,
+    /// How texts become terms; none: english.
+    pub analyzer: Option<Analyzer>,
+    /// The ranking function.
+    pub bm25: Bm25,
+    /// The file to be written.
+    pub out: PathBuf,
+}
+
+/// The external data of a run: selected for `task_texts`, the training texts, as `[select]` says, or read from
+/// `select.file`. `seed` decides a random selection.
+///
+/// # Errors
+/// Everything that can be wrong with the corpus' files ([`TlmError::Data`]) or the search ([`TlmError::Retrieval`]).
+pub fn select_external(
+    config: &Config,
+    task_texts: &[String],
+    seed: u64,
+    observer: &mut dyn Observer,
+) -> Result<External, TlmError> {
+    let started = Instant::now();
+    let mut external = if config.select.method == SelectMethod::None {
+        External::default()
+    } else if let Some(file) = &config.select.file {
+        let mut passages = read_selected(file)?;
+        passages.retain(|passage| config.select.rank_cut.is_none_or(|cut| passage.rank < cut));
+        observer.note(&format!("selection: {} passages of {}", passages.len(), file.display()));
+        External {
+            passages,
+            report: SelectReport::default(),
+        }
+    } else {
+        let selection = Selection {
+            inputs: &config.corpus.inputs,
+            fields: Fields {
+                text: config.corpus.text_column.clone(),
+                ..Fields::default()
+            },
+            passage_words: config.passage_words().and_then(NonZeroUsize::new),
+            method: config.select.method,
+            top_k: config.select.top_k,
+            rank_cut: config.rank_cut(),
+            analyzer: config.select.analyzer,
+            bm25: config.select.bm25(),
+            seed,
+        };
+        selection.run(task_texts, observer)?
+    };
+    let method = match (config.select.method, &config.select.file) {
+        (SelectMethod::None, _) => "none",
+        (_, Some(_)) => "file",
+        (SelectMethod::Random, None) => "random",
+        (SelectMethod::Bm25, None) => "bm25",
+    };
+    external.describe(method, started);
+    Ok(external)
+}
+
+/// `tlm select`: selects for the texts of the query files and writes the selection.
+///
+/// # Errors
+/// As [`select_external`]; [`TlmError::Refused`] for what this version cannot select with; [`TlmError::Write`].
+pub fn select(request: &SelectRequest, observer: &mut dyn Observer) -> Result<SelectReport, TlmError> {
+    let started = Instant::now();
+    let Corpus::Files(inputs) = &request.corpus else {
+        let advice = "this version reads no index from disk: give the passages themselves with --corpus";
+        return Err(TlmError::Refused(advice.to_owned()));
+    };
+    if request.query != Query::Text {
+        let query = request.query;
+        return Err(TlmError::Refused(format!(
+            "--query {query} is not in this version: use --query text"
+        )));
+    }
+    let method = match request.method {
+        SelectMethod::Bm25 => "bm25",
+        SelectMethod::Random => "random",
+        SelectMethod::None => return Err(TlmError::Refused("--method none selects nothing".to_owned())),
+    };
+    let selection = Selection {
+        inputs,
+        fields: Fields::default(),
+        passage_words: None,
+        method: request.method,
+        top_k: request.top_k,
+        rank_cut: request.top_k,
+        analyzer: request.analyzer.unwrap_or_default(),
+        bm25: request.bm25,
+        seed: request.seed,
+    };
+    let queries = read_queries(&request.queries, &request.text_column, observer)?;
+    let mut external = selection.run(&queries, observer)?;
+    external.describe(method, started);
+    write_selected(&request.out, &external.passages)?;
+    Ok(external.report)
+}
+
+/// Writes a selection file, whole or not at all.
+///
+/// # Errors
+/// [`TlmError::Write`].
+pub fn write_selected(path: &Path, passages: &[SelectedPassage]) -> Result<(), TlmError> {
+    let write = |out: &mut dyn Write| {
+        passages.iter().try_for_each(|passage| {
+            serde_json::to_writer(&mut *out, passage)?;
+            out.write_all(b"\n")
+        })
+    };
+    Ok(atomic::write_with(path, write)?)
+}
+
+/// Reads a selection file.
+///
+/// # Errors
+/// [`TlmError::Data`] with file and line.
+pub fn read_selected(path: &Path) -> Result<Vec<SelectedPassage>, TlmError> {
+    let file = File::open(path).map_err(|source| DataError::Open {
+        path: path.to_owned(),
+        source,
+    })?;
+    let mut passages = Vec::new();
+    for (line, bytes) in (1_u64..).zip(BufReader::new(file).split(b'\n')) {
+        let bytes = bytes.map_err(|source| DataError::Read {
+            path: path.to_owned(),
+            line,
+            source,
+        })?;
+        if bytes.trim_ascii().is_empty() {
+            continue;
+        }
+        passages.push(serde_json::from_slice(&bytes).map_err(|error| {
+            DataError::Json {
+                path: path.to_owned(),
+                line,
+                column: error.column(),
+                reason: error
+                    .to_string()
+                    .split(" at line ")
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned(),
+            }
+        })?);
+    }
+    Ok(passages)
+}
+
+impl External {
+    /// Completes the report by what follows from the passages.
+    fn describe(&mut self, method: &str, started: Instant) {
+        let mut by_source: Vec<SourceCount> = Vec::new();
+        let mut places = std::collections::HashMap::new();
+        for passage in &self.passages {
+            let place = *places.entry(passage.source.as_str()).or_insert_with(|| {
+                let source = passage.source.clone();
+                by_source.push(SourceCount { source, count: 0 });
+                by_source.len() - 1
+            });
+            by_source[place].count += 1;
+        }
+        by_source.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.source.cmp(&b.source)));
+        self.report.method = method.to_owned();
+        self.report.selected = self.passages.len() as u64;
+        self.report.by_source = by_source;
+        self.report.examples = self.passages.iter().take(EXAMPLES).cloned().collect();
+        self.report.seconds = started.elapsed().as_secs_f64();
+    }
+}
+
+/// The texts of query files; labels are not looked at. Empty ones are left out and counted.
+fn read_queries(patterns: &[String], text: &str, observer: &mut dyn Observer) -> Result<Vec<String>, TlmError> {
+    let fields = Fields {
+        text: text.to_owned(),
+        ..Fields::default()
+    };
+    let files = expand(patterns)?;
+    let (mut texts, mut empty) = (Vec::new(), 0);
+    for record in Records::open(&files, Contents::Passages, &fields, |_| {}) {
+        let text = record?.text;
+        if text.trim().is_empty() {
+            empty += 1;
+        } else {
+            texts.push(text);
+        }
+    }
+    if empty > 0 {
+        observer.note(&format!("{empty} empty queries are left out"));
+    }
+    Ok(texts)
+}
