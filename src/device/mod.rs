@@ -8,12 +8,15 @@ pub mod cpu;
 pub mod cuda;
 pub mod null;
 pub mod open;
+mod survey;
 pub mod wgpu;
 
 use std::time::Duration;
 
 use crate::kernel::Access;
 use crate::plan::{Plan, Space, Value};
+
+pub use survey::{AdapterSurvey, CpuSurvey, CudaSurvey, KernelSupport, Survey, WgpuSurvey, adapters, survey};
 
 /// Words of every buffer of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

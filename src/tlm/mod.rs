@@ -15,6 +15,7 @@ pub mod outcome;
 pub mod repeat;
 pub mod run;
 pub mod select;
+pub mod plan;
 pub mod sizes;
 
 pub use error::{ErrorKind, TlmError};

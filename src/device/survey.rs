@@ -1,0 +1,339 @@
+//! What this machine has to compute on, what each backend can do there, and what is missing for the others.
+//!
+//! Which backend has which kernel is read from the kernels' tables, and what a driver allows from the driver; nothing
+//! here is a list that could go stale. Nothing is allocated and no kernel is built.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::cpu::instruction_set;
+use super::cuda::Nvrtc;
+use super::wgpu::{self, AdapterKind};
+use crate::kernel::Kernel;
+
+/// Backends and hardware of this machine.
+#[derive(Clone, Debug, Serialize)]
+pub struct Survey {
+    /// What `--device auto` takes, and why.
+    pub auto: String,
+    /// The processor.
+    pub cpu: CpuSurvey,
+    /// WebGPU.
+    pub wgpu: WgpuSurvey,
+    /// CUDA.
+    pub cuda: CudaSurvey,
+    /// The device that does nothing.
+    pub null: &'static str,
+}
+
+/// The CPU backend here.
+#[derive(Clone, Debug, Serialize)]
+pub struct CpuSurvey {
+    /// Instructions that the kernels use.
+    pub instruction_set: &'static str,
+    /// Threads that a run would use.
+    pub threads: usize,
+    /// Kernels, all of which the CPU has.
+    pub kernels: usize,
+}
+
+/// Kernels that a GPU backend has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct KernelSupport {
+    /// Kernels of the crate.
+    pub all: usize,
+    /// Kernels with a source for this backend.
+    pub present: usize,
+    /// Names of the others.
+    pub missing: Vec<&'static str>,
+}
+
+/// The WebGPU backend here.
+#[derive(Clone, Debug, Serialize)]
+pub struct WgpuSurvey {
+    /// Kernels in WGSL.
+    pub kernels: KernelSupport,
+    /// Adapters in the order of their numbers.
+    pub adapters: Vec<AdapterSurvey>,
+    /// What to install where there is no adapter.
+    pub remedy: Option<&'static str>,
+}
+
+/// A WebGPU adapter with what its driver allows.
+#[derive(Clone, Debug, Serialize)]
+pub struct AdapterSurvey {
+    /// N of `--device wgpu:N`.
+    pub index: usize,
+    /// Name of the hardware.
+    pub name: String,
+    /// discrete, integrated, virtual, software or unknown.
+    pub kind: String,
+    /// Vulkan, Metal or Dx12.
+    pub api: String,
+    /// Driver and version.
+    pub driver: String,
+    /// The largest tensor, bytes.
+    pub max_binding_bytes: u64,
+    /// The largest buffer, bytes.
+    pub max_buffer_bytes: u64,
+    /// Tensors of one kernel.
+    pub max_bindings: u32,
+    /// Memory of a workgroup, bytes.
+    pub workgroup_bytes: u32,
+    /// Threads of a workgroup.
+    pub workgroup_threads: u32,
+    /// Optional features that matter here and that it has.
+    pub features: Vec<&'static str>,
+    /// What it would be used for.
+    pub purpose: String,
+}
+
+/// The CUDA backend here.
+#[derive(Clone, Debug, Serialize)]
+pub struct CudaSurvey {
+    /// Kernels in CUDA C++.
+    pub kernels: KernelSupport,
+    /// GPUs by number, or why none can be listed.
+    pub gpus: Result<Vec<String>, String>,
+    /// File and version of the run-time compiler, or where it was looked for and what to do.
+    pub nvrtc: Result<String, String>,
+    /// What it would be used for.
+    pub purpose: &'static str,
+}
+
+/// Looks at this machine. `kernels`: those of the crate's registry.
+pub fn survey(kernels: &[&'static Kernel]) -> Survey {
+    let wgsl = KernelSupport::of(kernels, |kernel| kernel.wgsl.is_some());
+    let adapters = adapters(&wgsl);
+    let threads = rayon::current_num_threads();
+    Survey {
+        auto: "cpu, because the GPU backends do not have every kernel of a training step yet".to_owned(),
+        cpu: CpuSurvey {
+            instruction_set: instruction_set(),
+            threads,
+            kernels: kernels.len(),
+        },
+        wgpu: WgpuSurvey {
+            remedy: adapters.is_empty().then_some(
+                "no adapter: install the GPU's Vulkan driver, or mesa-vulkan-drivers for Debian's software one",
+            ),
+            kernels: wgsl,
+            adapters,
+        },
+        cuda: CudaSurvey {
+            kernels: KernelSupport::of(kernels, |kernel| kernel.cuda.is_some()),
+            gpus: gpus(),
+            nvrtc: Nvrtc::find()
+                .map(|nvrtc| format!("{}.{} from {}", nvrtc.version().0, nvrtc.version().1, nvrtc.path()))
+                .map_err(|error| error.to_string()),
+            purpose: "compiling kernels in tests; this version does not launch them",
+        },
+        null: "allocates nothing, runs nothing: plans and dry runs",
+    }
+}
+
+impl KernelSupport {
+    /// Those of `kernels` for which `has` holds, and the others.
+    pub fn of(kernels: &[&'static Kernel], has: impl Fn(&Kernel) -> bool) -> KernelSupport {
+        let missing: Vec<_> = kernels
+            .iter()
+            .filter(|kernel| !has(kernel))
+            .map(|kernel| kernel.name)
+            .collect();
+        KernelSupport {
+            all: kernels.len(),
+            present: kernels.len() - missing.len(),
+            missing,
+        }
+    }
+}
+
+/// Every adapter with what its driver allows; `wgsl`: the kernels that any of them could run.
+pub fn adapters(wgsl: &KernelSupport) -> Vec<AdapterSurvey> {
+    let instance = ::wgpu::Instance::new(::wgpu::InstanceDescriptor::new_without_display_handle());
+    let drivers = pollster::block_on(instance.enumerate_adapters(::wgpu::Backends::PRIMARY));
+    let describe = |(info, driver): (wgpu::AdapterInfo, ::wgpu::Adapter)| {
+        let limits = driver.limits();
+        let has =
+            |(feature, name): &(::wgpu::Features, &'static str)| driver.features().contains(*feature).then_some(*name);
+        AdapterSurvey {
+            purpose: purpose(&info, wgsl),
+            index: info.index,
+            name: info.name,
+            kind: format!("{:?}", info.kind).to_lowercase(),
+            api: info.api,
+            driver: info.driver,
+            max_binding_bytes: limits.max_storage_buffer_binding_size,
+            max_buffer_bytes: limits.max_buffer_size,
+            max_bindings: limits.max_storage_buffers_per_shader_stage,
+            workgroup_bytes: limits.max_compute_workgroup_storage_size,
+            workgroup_threads: limits.max_compute_invocations_per_workgroup,
+            features: FEATURES.iter().filter_map(has).collect(),
+        }
+    };
+    // Both lists come from the same call to the same drivers, in the same order.
+    wgpu::list().into_iter().zip(drivers).map(describe).collect()
+}
+
+const FEATURES: [(::wgpu::Features, &str); 3] = [
+    (::wgpu::Features::TIMESTAMP_QUERY, "timestamps"),
+    (::wgpu::Features::SUBGROUP, "subgroups"),
+    (::wgpu::Features::SHADER_F16, "f16"),
+];
+
+fn purpose(info: &wgpu::AdapterInfo, wgsl: &KernelSupport) -> String {
+    let index = info.index;
+    let work = match wgsl.missing.len() {
+        0 => "training".to_owned(),
+        missing => format!("tests of single kernels; training needs {missing} more"),
+    };
+    match info.kind {
+        AdapterKind::Software => {
+            format!("{work}; only on request (--device wgpu:{index}): it computes on the processor, slowly")
+        }
+        _ => format!("{work}; on request (--device wgpu:{index})"),
+    }
+}
+
+/// The GPUs that NVIDIA's driver knows.
+fn gpus() -> Result<Vec<String>, String> {
+    use cudarc::driver::result;
+    // SAFETY: loading the driver's library runs the initialisers of NVIDIA's driver and nothing else.
+    if !unsafe { cudarc::driver::sys::is_culib_present() } {
+        return Err(
+            "no NVIDIA driver (libcuda); it comes with the GPU's driver package, not with a toolkit".to_owned(),
+        );
+    }
+    let list = || -> Result<Vec<String>, result::DriverError> {
+        result::init()?;
+        let count = result::device::get_count()?;
+        (0..count)
+            .map(|number| result::device::get_name(result::device::get(number)?))
+            .collect()
+    };
+    list().map_err(|error| format!("the NVIDIA driver is there, but fails: {error}"))
+}
+
+impl fmt::Display for KernelSupport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} kernels", self.present, self.all)?;
+        if self.missing.is_empty() {
+            Ok(())
+        } else {
+            write!(f, "; not yet {}", self.missing.join(", "))
+        }
+    }
+}
+
+impl fmt::Display for AdapterSurvey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MIB: u64 = 1 << 20;
+        writeln!(
+            f,
+            "  {}: {} ({}, {}, {})",
+            self.index, self.name, self.kind, self.api, self.driver
+        )?;
+        writeln!(
+            f,
+            "     tensors to {} MiB, buffers to {} MiB; {} tensors, {} KiB, {} threads a workgroup; {}",
+            self.max_binding_bytes / MIB,
+            self.max_buffer_bytes / MIB,
+            self.max_bindings,
+            self.workgroup_bytes / 1024,
+            self.workgroup_threads,
+            if self.features.is_empty() {
+                "no optional features".to_owned()
+            } else {
+                self.features.join(", ")
+            }
+        )?;
+        writeln!(f, "     for {}", self.purpose)
+    }
+}
+
+impl fmt::Display for Survey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let CpuSurvey {
+            instruction_set,
+            threads,
+            kernels,
+        } = &self.cpu;
+        writeln!(
+            f,
+            "cpu    {instruction_set}, {threads} threads: all {kernels} kernels; for training"
+        )?;
+        writeln!(f, "wgpu   {}", self.wgpu.kernels)?;
+        for adapter in &self.wgpu.adapters {
+            write!(f, "{adapter}")?;
+        }
+        if let Some(remedy) = self.wgpu.remedy {
+            writeln!(f, "  {remedy}")?;
+        }
+        writeln!(f, "cuda   {}", self.cuda.kernels)?;
+        match &self.cuda.gpus {
+            Ok(gpus) if gpus.is_empty() => writeln!(f, "  NVIDIA driver found, but no GPU")?,
+            Ok(gpus) => {
+                for (number, name) in gpus.iter().enumerate() {
+                    writeln!(f, "  {number}: {name}")?;
+                }
+            }
+            Err(why) => writeln!(f, "  {why}")?,
+        }
+        match &self.cuda.nvrtc {
+            Ok(found) => writeln!(f, "  NVRTC {found}")?,
+            Err(why) => writeln!(f, "  {}", why.replace('\n', "\n  "))?,
+        }
+        writeln!(f, "  for {}", self.cuda.purpose)?;
+        writeln!(f, "null   {}", self.null)?;
+        writeln!(f, "auto   {}", self.auto)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(kind: AdapterKind) -> wgpu::AdapterInfo {
+        wgpu::AdapterInfo {
+            index: 3,
+            name: String::new(),
+            kind,
+            api: String::new(),
+            driver: String::new(),
+        }
+    }
+
+    #[test]
+    fn an_adapter_is_for_training_only_if_no_kernel_is_missing() {
+        let whole = KernelSupport {
+            all: 2,
+            present: 2,
+            missing: Vec::new(),
+        };
+        let part = KernelSupport {
+            all: 2,
+            present: 1,
+            missing: vec!["attention.forward"],
+        };
+        assert!(purpose(&info(AdapterKind::Discrete), &whole).starts_with("training"));
+        assert!(purpose(&info(AdapterKind::Discrete), &part).contains("training needs 1 more"));
+        assert!(purpose(&info(AdapterKind::Software), &whole).contains("only on request (--device wgpu:3)"));
+        assert_eq!(part.to_string(), "1 of 2 kernels; not yet attention.forward");
+    }
+
+    #[test]
+    fn a_survey_names_every_backend_and_every_adapter_with_its_number() {
+        let found = survey(&[]);
+        let text = found.to_string();
+        for backend in ["cpu ", "wgpu ", "cuda ", "null ", "auto "] {
+            assert!(text.lines().any(|line| line.starts_with(backend)), "{backend}: {text}");
+        }
+        let listed = wgpu::list();
+        assert_eq!(found.wgpu.adapters.len(), listed.len());
+        for (adapter, info) in found.wgpu.adapters.iter().zip(listed) {
+            assert!(adapter.index == info.index && adapter.name == info.name, "{text}");
+            assert!(text.contains(&format!("  {}: {}", info.index, info.name)), "{text}");
+        }
+    }
+}

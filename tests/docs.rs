@@ -1,0 +1,75 @@
+//! The generated part of the documentation: `docs/ops.md` is the registry as a table.
+//!
+//! `TLM_BLESS=1 cargo test --release --test docs` writes it anew.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use tlm::kernel::{Access, Arg, DType, Kernel};
+use tlm::ops::REGISTRY;
+
+const HEAD: &str = "\
+# Ops
+
+Made from the registry (`src/ops/mod.rs`) by `TLM_BLESS=1 cargo test --release --test docs`; a test compares.
+
+An argument is `name[rows, width]`; the sizes are symbols that a launch binds. `->` divides what a kernel reads from what
+it writes; `+` marks what it can also add to; `u32` marks integers, everything else is f32. Every kernel runs on the CPU.
+
+";
+
+fn argument(arg: &Arg) -> String {
+    let [rows, width] = arg.shape;
+    let add = if arg.access == Access::InOut { "+" } else { "" };
+    let dtype = if arg.dtype == DType::U32 { " u32" } else { "" };
+    format!("{add}{}[{rows}, {width}]{dtype}", arg.name)
+}
+
+fn arguments(kernel: &Kernel) -> String {
+    let list = |written: bool| {
+        let chosen = kernel.args.iter().filter(|arg| (arg.access != Access::In) == written);
+        chosen.map(argument).collect::<Vec<_>>().join(", ")
+    };
+    format!("{} -> {}", list(false), list(true))
+}
+
+fn table() -> String {
+    let mut out = HEAD.to_owned();
+    for op in REGISTRY {
+        let _ = writeln!(out, "## {}\n", op.name);
+        let _ = writeln!(
+            out,
+            "| kernel | arguments | WGSL | CUDA | variants |\n|---|---|---|---|---|"
+        );
+        for kernel in op.kernels {
+            let entry = |source: Option<tlm::kernel::Source>| source.map_or("", |source| source.file.name);
+            let variants: Vec<&str> = kernel.variants.iter().map(|variant| variant.name).collect();
+            let _ = writeln!(
+                out,
+                "| `{}` | `{}` | {} | {} | {} |",
+                kernel.name,
+                arguments(kernel),
+                entry(kernel.wgsl),
+                entry(kernel.cuda),
+                variants.join(", ")
+            );
+        }
+        out.push('\n');
+    }
+    out.truncate(out.trim_end().len());
+    out + "\n"
+}
+
+#[test]
+fn the_table_of_ops_is_the_registry() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/ops.md");
+    let table = table();
+    if std::env::var("TLM_BLESS").is_ok_and(|value| value == "1") {
+        std::fs::write(&path, &table).unwrap();
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        written == table,
+        "docs/ops.md is out of date: TLM_BLESS=1 cargo test --release --test docs"
+    );
+}
