@@ -15,14 +15,14 @@
 
 pub mod atomic;
 pub mod bert;
-//pub mod cli;
+pub mod cli;
 pub mod data;
 pub mod device;
 pub mod hub;
 pub mod kernel;
 pub mod ops;
 pub mod plan;
-//pub mod report;
+pub mod report;
 pub mod retrieval;
 pub mod rng;
 pub mod tlm;

@@ -19,7 +19,9 @@ pub fn initial_values(
     wanted: impl Fn(&str) -> bool,
 ) {
     for (index, (name, _)) in (0u64..).zip(names::all(config)) {
-        let Some((spec, offset)) = params.find(&name).filter(|_| wanted(&name)) else { continue };
+        let Some((spec, offset)) = params.find(&name).filter(|_| wanted(&name)) else {
+            continue;
+        };
         let mut stream = Stream::new(seed, purpose::INIT, index);
         let values = &mut flat[offset..offset + spec.len()];
         match spec.init {

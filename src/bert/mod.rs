@@ -53,19 +53,26 @@ pub struct Dropout {
 
 impl Dropout {
     /// None: evaluation.
-    pub const OFF: Dropout = Dropout { hidden: 0.0, attention: 0.0 };
+    pub const OFF: Dropout = Dropout {
+        hidden: 0.0,
+        attention: 0.0,
+    };
 
     /// The rates of a configuration.
     pub fn of(config: &BertConfig) -> Dropout {
-        Dropout { hidden: config.hidden_dropout_prob as f32, attention: config.attention_probs_dropout_prob as f32 }
+        Dropout {
+            hidden: config.hidden_dropout_prob as f32,
+            attention: config.attention_probs_dropout_prob as f32,
+        }
     }
 }
 
 /// Lays out the parameters of a model: from the heads down to the embeddings, the order in which gradients complete.
 pub fn parameters(config: &BertConfig) -> ParamTable {
     let encoder = names::encoder(config);
-    let (embeddings, layers): (Vec<_>, Vec<_>) =
-        encoder.into_iter().partition(|(name, _)| name.starts_with("bert.embeddings."));
+    let (embeddings, layers): (Vec<_>, Vec<_>) = encoder
+        .into_iter()
+        .partition(|(name, _)| name.starts_with("bert.embeddings."));
     let mut order = names::task_head(config);
     order.extend(names::mlm_head(config));
     for layer in (0..config.num_hidden_layers).rev() {
@@ -73,7 +80,12 @@ pub fn parameters(config: &BertConfig) -> ParamTable {
         order.extend(layers.iter().filter(|(name, _)| name.starts_with(&prefix)).cloned());
     }
     order.extend(embeddings);
-    ParamTable::new(order.into_iter().map(|(name, shape)| spec(config, name, &shape)).collect())
+    ParamTable::new(
+        order
+            .into_iter()
+            .map(|(name, shape)| spec(config, name, &shape))
+            .collect(),
+    )
 }
 
 fn spec(config: &BertConfig, name: String, shape: &[usize]) -> ParamSpec {
@@ -81,14 +93,24 @@ fn spec(config: &BertConfig, name: String, shape: &[usize]) -> ParamSpec {
     let vector = shape.len() == 1;
     let head = name.starts_with("classifier.");
     let init = match name.as_str() {
-        _ if head => Init::Uniform { inputs: config.hidden_size as u32 },
+        _ if head => Init::Uniform {
+            inputs: config.hidden_size as u32,
+        },
         name if name.contains("word_embeddings") => Init::NormalZeroFirstRow(SIGMA),
         name if name.ends_with("LayerNorm.weight") => Init::Ones,
         _ if vector => Init::Zeros,
         _ => Init::Normal(SIGMA),
     };
     let (rows, width) = if vector { (1, shape[0]) } else { (shape[0], shape[1]) };
-    ParamSpec { name, rows: rows as u32, width: width as u32, decay: !vector, head, init, vector }
+    ParamSpec {
+        name,
+        rows: rows as u32,
+        width: width as u32,
+        decay: !vector,
+        head,
+        init,
+        vector,
+    }
 }
 
 /// The inputs that every plan over a batch has. Names are those of the batch's fields.
@@ -113,7 +135,10 @@ impl Inputs {
             bucket_offsets: r.input("bucket_offsets", bucket_offsets, 1, DType::U32),
         };
         // The first row of a sequence is its [CLS] row, so the offsets without the last one are the rows to gather.
-        Inputs { ids, cls_rows: r.view(cu_seqlens, 0, capacity.sequences) }
+        Inputs {
+            ids,
+            cls_rows: r.view(cu_seqlens, 0, capacity.sequences),
+        }
     }
 }
 
@@ -150,7 +175,10 @@ fn encoder(
                     let names = [part("query", kind), part("key", kind), part("value", kind)];
                     r.joined(&names.each_ref().map(String::as_str))
                 };
-                let layer = Layer { weight: joined(r, "weight")?, bias: joined(r, "bias")? };
+                let layer = Layer {
+                    weight: joined(r, "weight")?,
+                    bias: joined(r, "bias")?,
+                };
                 let qkv = linear(r, x, layer)?;
                 let mixed = attention(r, qkv, inputs.ids.cu_seqlens, shape)?;
                 let output = Layer::named(r, &format!("{name}.attention.output.dense"))?;
@@ -191,7 +219,12 @@ fn mlm_head(
         let decoder = r.param("bert.embeddings.word_embeddings.weight")?;
         let bias = r.param("cls.predictions.bias")?;
         let chunk = (LOGITS_WORDS / config.vocab_size.max(1)).max(64) as u32;
-        let rows = Masked { hidden: x, decoder: Layer { weight: decoder, bias }, labels, weights };
+        let rows = Masked {
+            hidden: x,
+            decoder: Layer { weight: decoder, bias },
+            labels,
+            weights,
+        };
         masked_cross_entropy(r, &rows, chunk.min(capacity.masked.max(1)), train)
     })
 }

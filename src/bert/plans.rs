@@ -63,7 +63,11 @@ pub fn batch(
     }
     let inputs = Inputs::record(&mut r, capacity);
     let [mlm_loss, task_loss_sum] = loss_outputs(&mut r);
-    let dropout = if kind == Kind::Evaluate { Dropout::OFF } else { Dropout::of(config) };
+    let dropout = if kind == Kind::Evaluate {
+        Dropout::OFF
+    } else {
+        Dropout::of(config)
+    };
     let hidden = encoder(&mut r, config, capacity, dropout, &inputs)?;
     if kind.is_masked() {
         let losses = mlm_head(&mut r, config, capacity, hidden, true)?;
@@ -162,7 +166,10 @@ pub fn update(params: &ParamTable, optimizer: &Optimizer) -> Result<Plan, PlanEr
             moment2: part("moment2", Space::Moment2),
             norm,
         };
-        let settings = adamw::Settings { head, ..optimizer.adamw };
+        let settings = adamw::Settings {
+            head,
+            ..optimizer.adamw
+        };
         adamw::record(&mut r, &state, &settings, decay as u32)?;
     }
     Ok(r.finish())

@@ -3,7 +3,9 @@
 use clap::Args;
 
 use super::{CliError, GlobalArgs, output};
-use crate::device;
+use crate::device::survey;
+use crate::kernel::Kernel;
+use crate::ops::REGISTRY;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -17,6 +19,7 @@ Examples:
 pub(super) struct DevicesArgs {}
 
 pub(super) fn run(_: DevicesArgs, global: &GlobalArgs) -> Result<(), CliError> {
-    let survey = device::survey();
+    let kernels: Vec<&'static Kernel> = REGISTRY.iter().flat_map(|op| op.kernels).copied().collect();
+    let survey = survey(&kernels);
     output::result(global.json, &survey, &survey.to_string())
 }

@@ -26,7 +26,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::device::DeviceChoice;
+use crate::device::choice::DeviceChoice;
 pub use error::CliError;
 
 const OVERVIEW: &str = "\

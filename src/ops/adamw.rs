@@ -33,7 +33,15 @@ pub static UPDATE: Kernel = Kernel {
         Arg::inout("moment2", ["1", "width"]),
         Arg::input("norm", ["1", "1"]),
     ],
-    constants: &["width", "decay_words", "beta1", "beta2", "epsilon", "weight_decay", "head"],
+    constants: &[
+        "width",
+        "decay_words",
+        "beta1",
+        "beta2",
+        "epsilon",
+        "weight_decay",
+        "head",
+    ],
     cuda: None,
     wgsl: None,
     cpu: run,
@@ -105,7 +113,11 @@ fn run(call: &Call) {
         return;
     }
     let decay_words = dims.word("decay_words") as usize;
-    let correction = if dims.flag("head") { step.head_bias_correction } else { step.bias_correction };
+    let correction = if dims.flag("head") {
+        step.head_bias_correction
+    } else {
+        step.bias_correction
+    };
     let update = Update {
         clip: (step.clip_norm / norm).min(1.0),
         beta1: dims.float("beta1"),

@@ -36,7 +36,9 @@ impl RunDirectory {
     /// [`TlmError::Refused`] for a directory that holds a run already (without `resume`) or a run of another
     /// configuration (with it).
     pub fn open(root: &Path, config: &Config, resume: bool) -> Result<RunDirectory, TlmError> {
-        let directory = RunDirectory { root: root.to_path_buf() };
+        let directory = RunDirectory {
+            root: root.to_path_buf(),
+        };
         let saved = directory.file("config.toml");
         if saved.is_file() {
             if !resume {

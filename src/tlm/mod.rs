@@ -12,10 +12,10 @@ pub mod evaluate;
 pub mod objective;
 pub mod observer;
 pub mod outcome;
+pub mod plan;
 pub mod repeat;
 pub mod run;
 pub mod select;
-pub mod plan;
 pub mod sizes;
 
 pub use error::{ErrorKind, TlmError};

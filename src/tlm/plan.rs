@@ -15,9 +15,9 @@ use serde::Serialize;
 
 use super::TlmError;
 use super::config::Config;
-use super::objective::{HeadOnExternal, step_counts};
+use super::objective::step_counts;
 use super::sizes::{self, PlannedBatch};
-use crate::bert::plans::{Kind, batch, update};
+use crate::bert::plans::{HeadUpdate, Kind, batch, update};
 use crate::bert::{self, Capacity};
 use crate::data::{DataError, Fields, Task, TaskFiles, Tokenizer, expand};
 use crate::device::Sizes;
@@ -216,20 +216,17 @@ fn replays(config: &Config, planned: &PlannedBatch) -> Option<u64> {
 /// The optimisers with their numbers of steps.
 fn optimizers(config: &Config) -> Vec<(bert::plans::Optimizer, u64)> {
     let (external, internal) = step_counts(config.stage1.steps, config.rho1());
-    let skips = config.stage1.head_on_external == HeadOnExternal::Skip;
-    let mut found = Vec::new();
-    for optimizer in sizes::stage1_optimizers(config) {
-        let updates = match (skips, optimizer.head) {
-            (false, _) => external + internal,
-            (true, true) => internal,
-            (true, false) => external,
-        };
-        found.push((optimizer, updates));
-    }
-    if config.stage2.steps > 0 {
-        found.push((sizes::optimizer(&config.stage2.optimizer, true), config.stage2.steps));
-    }
-    found
+    let (list, set) = sizes::optimizers(config);
+    let updates = |place: usize| match list[place].head {
+        _ if config.stage2.steps > 0 && place == set.stage2 => config.stage2.steps,
+        HeadUpdate::Joined => external + internal,
+        HeadUpdate::Apart => internal,
+        HeadUpdate::Frozen => external,
+    };
+    list.iter()
+        .enumerate()
+        .map(|(place, optimizer)| (*optimizer, updates(place)))
+        .collect()
 }
 
 fn size(plan: &Plan, planned: Option<PlannedBatch>, replays: Option<u64>) -> PlanSize {

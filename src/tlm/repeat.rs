@@ -16,9 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::TlmError;
 use super::config::Config;
 use super::directory::RunDirectory;
-use super::objective::{
-    HeadOnExternal, StepKind, batch_index, head_updates, loss_weights, step_kind,
-};
+use super::objective::{HeadOnExternal, StepKind, batch_index, head_updates, loss_weights, step_kind};
 use super::observer::{Observer, Unit};
 use super::outcome::{MetricsRow, RepeatReport, Stage1Report, Stage2Report, TestReport};
 use super::sizes::OptimizerSet;
@@ -135,13 +133,26 @@ impl Repeat<'_> {
         let words = self.trainer.params().words();
         let mut params = encoder.map_or_else(|| vec![0.0; words], <[f32]>::to_vec);
         let all = encoder.is_none();
-        initial_values(self.trainer.config(), self.trainer.params(), seed, &mut params, |name| {
-            all || name.starts_with("classifier.")
-        });
-        let state = State { params, moment1: vec![0.0; words], moment2: vec![0.0; words], best: None };
+        initial_values(
+            self.trainer.config(),
+            self.trainer.params(),
+            seed,
+            &mut params,
+            |name| all || name.starts_with("classifier."),
+        );
+        let state = State {
+            params,
+            moment1: vec![0.0; words],
+            moment2: vec![0.0; words],
+            best: None,
+        };
         self.trainer.upload(&state)?;
         let stage = if all && self.config.stage1.steps > 0 { 1 } else { 2 };
-        self.progress = Progress { seed, stage, ..Progress::default() };
+        self.progress = Progress {
+            seed,
+            stage,
+            ..Progress::default()
+        };
         self.best = None;
         Ok(())
     }
@@ -155,13 +166,26 @@ impl Repeat<'_> {
         let (rho1, stage1) = (config.rho1(), &config.stage1);
         let size = stage1.batch / stage1.accumulate;
         let stream = |number, sequences: &Arc<Sequences>, kind| {
-            let capacity = self.trainer.capacity(kind).expect("plans of the steps that come are loaded");
-            let settings =
-                BatchSettings { seed: self.progress.seed, stream: number, batch: size, masking: self.masking, capacity };
+            let capacity = self
+                .trainer
+                .capacity(kind)
+                .expect("plans of the steps that come are loaded");
+            let settings = BatchSettings {
+                seed: self.progress.seed,
+                stream: number,
+                batch: size,
+                masking: self.masking,
+                capacity,
+            };
             BatchStream::new(Arc::clone(sequences), settings)
         };
         let mut streams = Vec::new();
-        if let Some(external) = self.texts.external.as_ref().filter(|_| self.trainer.capacity(Kind::External).is_some()) {
+        if let Some(external) = self
+            .texts
+            .external
+            .as_ref()
+            .filter(|_| self.trainer.capacity(Kind::External).is_some())
+        {
             streams.push(stream(EXTERNAL, external, Kind::External)?);
         }
         if self.trainer.capacity(Kind::Joint).is_some() {
@@ -235,11 +259,24 @@ impl Repeat<'_> {
         // The head's second initial values come from another seed than its first.
         let seed = self.progress.seed ^ (2 << 32);
         let head = |name: &str| name.starts_with("classifier.");
-        initial_values(self.trainer.config(), self.trainer.params(), seed, &mut state.params, head);
+        initial_values(
+            self.trainer.config(),
+            self.trainer.params(),
+            seed,
+            &mut state.params,
+            head,
+        );
         state.moment1.fill(0.0);
         state.moment2.fill(0.0);
         self.trainer.upload(&state)?;
-        self.progress = Progress { stage: 2, step: 0, tokens: 0, seconds: 0.0, best: None, ..self.progress.clone() };
+        self.progress = Progress {
+            stage: 2,
+            step: 0,
+            tokens: 0,
+            seconds: 0.0,
+            best: None,
+            ..self.progress.clone()
+        };
         self.best = None;
         self.save()
     }
@@ -258,7 +295,10 @@ impl Repeat<'_> {
             stream: FINETUNE,
             batch: stage2.batch / stage2.accumulate,
             masking: None,
-            capacity: self.trainer.capacity(Kind::Finetune).expect("the plan of stage 2 is loaded"),
+            capacity: self
+                .trainer
+                .capacity(Kind::Finetune)
+                .expect("the plan of stage 2 is loaded"),
         };
         let streams = vec![BatchStream::new(Arc::clone(&self.texts.train), settings)?];
         let (schedule, optimizer) = (config.stage2_schedule(), stage2.optimizer.clone());
@@ -307,10 +347,18 @@ impl Repeat<'_> {
             seed: self.progress.seed,
             stage1: self.progress.stage1.clone(),
             stage2: Stage2Report {
-                steps: if self.config.stage2.steps > 0 { self.progress.step } else { 0 },
+                steps: if self.config.stage2.steps > 0 {
+                    self.progress.step
+                } else {
+                    0
+                },
                 best_dev: self.progress.best.map(|(score, _)| score),
                 best_step: self.progress.best.map(|(_, step)| step),
-                seconds: if self.config.stage2.steps > 0 { self.progress.seconds } else { 0.0 },
+                seconds: if self.config.stage2.steps > 0 {
+                    self.progress.seconds
+                } else {
+                    0.0
+                },
             },
             test,
         }
@@ -327,8 +375,13 @@ impl Repeat<'_> {
         let run = &self.config.run;
         let (steps, number) = (stage.steps, stage.number);
         let (log_every, save_every) = (run.log_every.max(1), run.save_every);
-        let seeds = if run.seeds > 1 { format!(", seed {}", stage.seed) } else { String::new() };
-        self.observer.begin(&format!("{name}{seeds}"), steps, self.progress.step, Unit::Steps);
+        let seeds = if run.seeds > 1 {
+            format!(", seed {}", stage.seed)
+        } else {
+            String::new()
+        };
+        self.observer
+            .begin(&format!("{name}{seeds}"), steps, self.progress.step, Unit::Steps);
         let before = self.progress.seconds;
         let mut feed: Feed = self.trainer.feed(stage, self.progress.step)?;
         let begun = Instant::now();
@@ -368,7 +421,8 @@ impl Repeat<'_> {
         let waited = feed.waited().as_secs_f64();
         let spent = begun.elapsed().as_secs_f64();
         if waited > 0.02 * spent && spent > 1.0 {
-            self.observer.note(&format!("{name} waited {waited:.1} s of {spent:.1} s for data"));
+            self.observer
+                .note(&format!("{name} waited {waited:.1} s of {spent:.1} s for data"));
         }
         Ok(())
     }
@@ -395,11 +449,14 @@ impl Repeat<'_> {
         let predicted = predictions(&logits, classes);
         let confusion = Confusion::count(texts.labels(), &predicted, classes)
             .map_err(|error| TlmError::Refused(error.to_string()))?;
-        let losses = logits.chunks_exact(classes.max(1)).zip(texts.labels()).map(|(row, &label)| {
-            let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let sum: f64 = row.iter().map(|&x| libm::exp(f64::from(x - most))).sum();
-            libm::log(sum) - f64::from(row[label as usize] - most)
-        });
+        let losses = logits
+            .chunks_exact(classes.max(1))
+            .zip(texts.labels())
+            .map(|(row, &label)| {
+                let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let sum: f64 = row.iter().map(|&x| libm::exp(f64::from(x - most))).sum();
+                libm::log(sum) - f64::from(row[label as usize] - most)
+            });
         let loss = losses.sum::<f64>() / texts.len().max(1) as f64;
         Ok((confusion, loss))
     }
@@ -424,7 +481,9 @@ impl Repeat<'_> {
             seconds: self.progress.seconds,
             ..MetricsRow::default()
         };
-        self.observer.row(&row).map_err(TlmError::io("cannot write metrics.jsonl"))
+        self.observer
+            .row(&row)
+            .map_err(TlmError::io("cannot write metrics.jsonl"))
     }
 
     fn log_dev(&mut self, stage: u8, step: u64, score: f64, loss: f64) -> Result<(), TlmError> {
@@ -437,7 +496,9 @@ impl Repeat<'_> {
             seconds: self.progress.seconds,
             ..MetricsRow::default()
         };
-        self.observer.row(&row).map_err(TlmError::io("cannot write metrics.jsonl"))
+        self.observer
+            .row(&row)
+            .map_err(TlmError::io("cannot write metrics.jsonl"))
     }
 
     fn save(&mut self) -> Result<(), TlmError> {

@@ -23,9 +23,7 @@ use super::outcome::{
 use super::repeat::{Finished, Progress, Repeat, Texts, checkpoint_name, finished_name};
 use super::select::{External, read_selected, select_external, write_selected};
 use super::sizes;
-use crate::data::{
-    Fields, LongTexts, Masking, Sequences, Task, TaskFiles, Tokenizer, VocabularySettings, WordCounts,
-};
+use crate::data::{Fields, LongTexts, Masking, Sequences, Task, TaskFiles, Tokenizer, VocabularySettings, WordCounts};
 use crate::device::choice::DeviceChoice;
 use crate::hub::{self, BertConfig};
 use crate::train::checkpoint;
@@ -107,14 +105,13 @@ struct Prepared {
 
 impl<'a> Job<'a> {
     /// Reads the task before anything is written.
-    fn begin(
-        config: &'a Config,
-        options: &'a RunOptions,
-        observer: &'a mut dyn Observer,
-    ) -> Result<Job<'a>, TlmError> {
+    fn begin(config: &'a Config, options: &'a RunOptions, observer: &'a mut dyn Observer) -> Result<Job<'a>, TlmError> {
         let begun = Instant::now();
-        let files =
-            TaskFiles { train: config.task.train.clone(), dev: config.task.dev.clone(), test: config.task.test.clone() };
+        let files = TaskFiles {
+            train: config.task.train.clone(),
+            dev: config.task.dev.clone(),
+            test: config.task.test.clone(),
+        };
         let fields = Fields {
             text: config.task.text_column.clone(),
             label: config.task.label_column.clone(),
@@ -122,16 +119,29 @@ impl<'a> Job<'a> {
         };
         let task = Task::read(&files, &fields)?;
         let directory = RunDirectory::open(&options.directory, config, options.resume)?;
-        let mut job =
-            Job { config, options, observer, directory, task, begun, seconds: Vec::new(), notes: Vec::new() };
+        let mut job = Job {
+            config,
+            options,
+            observer,
+            directory,
+            task,
+            begun,
+            seconds: Vec::new(),
+            notes: Vec::new(),
+        };
         job.open_log()?;
         let [train, dev, test] = job.task.empty;
         if train + dev + test > 0 {
-            job.note(format!("empty texts left out with their labels: train {train}, dev {dev}, test {test}"));
+            job.note(format!(
+                "empty texts left out with their labels: train {train}, dev {dev}, test {test}"
+            ));
         }
         if !job.task.test_in_train.is_empty() {
             let count = job.task.test_in_train.len();
-            job.note(format!("{count} of {} test texts also stand in train", job.task.test.len()));
+            job.note(format!(
+                "{count} of {} test texts also stand in train",
+                job.task.test.len()
+            ));
         }
         Ok(job)
     }
@@ -155,7 +165,9 @@ impl<'a> Job<'a> {
             }
         }
         let path = self.directory.file(LOG);
-        self.observer.log_to(&path, place).map_err(TlmError::io(format!("cannot write {}", path.display())))
+        self.observer
+            .log_to(&path, place)
+            .map_err(TlmError::io(format!("cannot write {}", path.display())))
     }
 
     fn note(&mut self, text: String) {
@@ -164,7 +176,10 @@ impl<'a> Job<'a> {
     }
 
     fn timed(&mut self, name: &str, since: Instant) {
-        self.seconds.push(StageSeconds { name: name.to_string(), seconds: since.elapsed().as_secs_f64() });
+        self.seconds.push(StageSeconds {
+            name: name.to_string(),
+            seconds: since.elapsed().as_secs_f64(),
+        });
     }
 
     /// Selection, tokenizer, encoding.
@@ -174,7 +189,13 @@ impl<'a> Job<'a> {
         let external = if model.is_none() && config.stage1.steps > 0 {
             self.external()?
         } else {
-            External { passages: Vec::new(), report: SelectReport { method: "none".into(), ..SelectReport::default() } }
+            External {
+                passages: Vec::new(),
+                report: SelectReport {
+                    method: "none".into(),
+                    ..SelectReport::default()
+                },
+            }
         };
         self.timed("index and select", since);
         let since = Instant::now();
@@ -198,24 +219,46 @@ impl<'a> Job<'a> {
         let examples = |examples: &[crate::data::Example]| -> Result<Arc<Sequences>, TlmError> {
             Ok(Arc::new(tokenizer.encode_examples(examples, limit)?.0))
         };
-        let (train, dev, test) = (examples(&self.task.train)?, examples(&self.task.dev)?, examples(&self.task.test)?);
+        let (train, dev, test) = (
+            examples(&self.task.train)?,
+            examples(&self.task.dev)?,
+            examples(&self.task.test)?,
+        );
         self.observer.end();
         self.timed("tokenising", since);
         let labels = self.task.labels.clone();
         let bert = match model {
             Some(model) => {
                 let length = limit.min(model.config.max_position_embeddings);
-                BertConfig { labels, max_length: length, ..model.config.clone() }
+                BertConfig {
+                    labels,
+                    max_length: length,
+                    ..model.config.clone()
+                }
             }
             None => sizes::bert_config(config, tokenizer.vocab_size(), labels),
         };
-        let texts = Texts { external: encoded, train, dev, test };
-        Ok(Prepared { texts, tokenizer, select: external.report, bert })
+        let texts = Texts {
+            external: encoded,
+            train,
+            dev,
+            test,
+        };
+        Ok(Prepared {
+            texts,
+            tokenizer,
+            select: external.report,
+            bert,
+        })
     }
 
     fn external(&mut self) -> Result<External, TlmError> {
         let path = self.directory.file(SELECTED);
-        if let Some(report) = self.directory.read_json::<SelectReport>(SELECT_REPORT)?.filter(|_| path.is_file()) {
+        if let Some(report) = self
+            .directory
+            .read_json::<SelectReport>(SELECT_REPORT)?
+            .filter(|_| path.is_file())
+        {
             let passages: Vec<SelectedPassage> = read_selected(&path)?;
             self.note("the selection of the earlier process is used again".to_string());
             return Ok(External { passages, report });
@@ -227,18 +270,18 @@ impl<'a> Job<'a> {
         Ok(external)
     }
 
-    fn tokenizer(
-        &mut self,
-        model: Option<&hub::ModelDirectory>,
-        passages: &[&str],
-    ) -> Result<Tokenizer, TlmError> {
+    fn tokenizer(&mut self, model: Option<&hub::ModelDirectory>, passages: &[&str]) -> Result<Tokenizer, TlmError> {
         let path = self.directory.file(TOKENIZER);
         if path.is_file() {
             return Ok(Tokenizer::load(&path)?);
         }
         let load = |file: &Path| {
             let vocabulary = file.extension().is_some_and(|extension| extension == "txt");
-            if vocabulary { Tokenizer::load_vocabulary(file, true) } else { Tokenizer::load(file) }
+            if vocabulary {
+                Tokenizer::load_vocabulary(file, true)
+            } else {
+                Tokenizer::load(file)
+            }
         };
         let tokenizer = if let Some(model) = model {
             load(&model.tokenizer)?
@@ -246,11 +289,19 @@ impl<'a> Job<'a> {
             load(file)?
         } else {
             let task: Vec<&str> = self.task.train.iter().map(|example| example.text.as_str()).collect();
-            self.observer.begin("training the tokenizer", (task.len() + passages.len()) as u64, 0, Unit::Texts);
+            self.observer.begin(
+                "training the tokenizer",
+                (task.len() + passages.len()) as u64,
+                0,
+                Unit::Texts,
+            );
             let mut words = WordCounts::default();
             words.add(&task);
             words.add(passages);
-            let settings = VocabularySettings { vocab_size: self.config.tokenizer.vocab_size, ..Default::default() };
+            let settings = VocabularySettings {
+                vocab_size: self.config.tokenizer.vocab_size,
+                ..Default::default()
+            };
             let tokenizer = Tokenizer::train(&words, &settings)?;
             self.observer.end();
             tokenizer
@@ -309,13 +360,24 @@ impl<'a> Job<'a> {
                 repeat.stage2()?;
             }
             let since = Instant::now();
-            let scores = if only_stage1 { TestReport::default() } else { repeat.test()? };
+            let scores = if only_stage1 {
+                TestReport::default()
+            } else {
+                repeat.test()?
+            };
             test += since.elapsed().as_secs_f64();
-            let done = Finished { report: repeat.report(scores), flops: repeat.progress.flops };
+            let done = Finished {
+                report: repeat.report(scores),
+                flops: repeat.progress.flops,
+            };
             stage1 += done.report.stage1.seconds;
             stage2 += done.report.stage2.seconds;
             if finished.is_empty() {
-                save_model(&self.directory.file("model"), &mut trainer, &self.directory.file(TOKENIZER))?;
+                save_model(
+                    &self.directory.file("model"),
+                    &mut trainer,
+                    &self.directory.file(TOKENIZER),
+                )?;
             }
             if !only_stage1 {
                 self.directory.write_json(&finished_name(seed), &done)?;
@@ -323,7 +385,10 @@ impl<'a> Job<'a> {
             finished.push(done);
         }
         for (name, seconds) in [("stage 1", stage1), ("stage 2", stage2), ("test", test)] {
-            self.seconds.push(StageSeconds { name: name.to_string(), seconds });
+            self.seconds.push(StageSeconds {
+                name: name.to_string(),
+                seconds,
+            });
         }
         let first = finished.first().cloned().unwrap_or_default();
         let padded = config.stage1.steps as f64 * config.stage1.batch as f64 * config.model.max_length as f64;
@@ -337,7 +402,10 @@ impl<'a> Job<'a> {
                 needed: first.flops[0],
                 executed: first.flops[1],
             },
-            memory: MemoryReport { planned_bytes: trainer.planned_bytes, peak_rss_bytes: None },
+            memory: MemoryReport {
+                planned_bytes: trainer.planned_bytes,
+                peak_rss_bytes: None,
+            },
             seconds: self.begun.elapsed().as_secs_f64(),
             stages: std::mem::take(&mut self.seconds),
             model: ModelReport {
@@ -385,7 +453,11 @@ fn save_model(path: &Path, trainer: &mut Trainer, tokenizer: &Path) -> Result<()
     let shapes: Vec<Vec<usize>> = table
         .iter()
         .map(|(spec, _)| {
-            if spec.vector { vec![spec.width as usize] } else { vec![spec.rows as usize, spec.width as usize] }
+            if spec.vector {
+                vec![spec.width as usize]
+            } else {
+                vec![spec.rows as usize, spec.width as usize]
+            }
         })
         .collect();
     let tensors: Vec<hub::Tensor> = table

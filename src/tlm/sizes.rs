@@ -254,12 +254,22 @@ mod tests {
     #[test]
     fn a_head_that_external_steps_skip_needs_two_optimizers() {
         let heads = |overrides: &[&str]| -> Vec<HeadUpdate> {
-            optimizers(&config(overrides)).0.iter().map(|optimizer| optimizer.head).collect()
+            optimizers(&config(overrides))
+                .0
+                .iter()
+                .map(|optimizer| optimizer.head)
+                .collect()
         };
         assert_eq!(heads(&[]), [HeadUpdate::Joined, HeadUpdate::Joined]);
         let skip = "stage1.head_on_external=skip";
-        assert_eq!(heads(&[skip]), [HeadUpdate::Apart, HeadUpdate::Frozen, HeadUpdate::Joined]);
-        assert_eq!(heads(&[skip, "stage2.steps=0"]), [HeadUpdate::Apart, HeadUpdate::Frozen]);
+        assert_eq!(
+            heads(&[skip]),
+            [HeadUpdate::Apart, HeadUpdate::Frozen, HeadUpdate::Joined]
+        );
+        assert_eq!(
+            heads(&[skip, "stage2.steps=0"]),
+            [HeadUpdate::Apart, HeadUpdate::Frozen]
+        );
         assert_eq!(heads(&["stage1.steps=0"]), [HeadUpdate::Joined]);
     }
 }

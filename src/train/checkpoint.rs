@@ -39,12 +39,28 @@ pub struct State {
 pub fn write(path: &Path, state: &State, progress: &impl Serialize) -> Result<(), HubError> {
     let shape = [state.params.len()];
     let mut tensors = vec![
-        Tensor { name: "params", shape: &shape, data: &state.params },
-        Tensor { name: "moment1", shape: &shape, data: &state.moment1 },
-        Tensor { name: "moment2", shape: &shape, data: &state.moment2 },
+        Tensor {
+            name: "params",
+            shape: &shape,
+            data: &state.params,
+        },
+        Tensor {
+            name: "moment1",
+            shape: &shape,
+            data: &state.moment1,
+        },
+        Tensor {
+            name: "moment2",
+            shape: &shape,
+            data: &state.moment2,
+        },
     ];
     if let Some(best) = &state.best {
-        tensors.push(Tensor { name: "best", shape: &shape, data: best });
+        tensors.push(Tensor {
+            name: "best",
+            shape: &shape,
+            data: best,
+        });
     }
     let progress = serde_json::to_string(progress).expect("progress is plain data");
     weights::write(path, &tensors, &[(PROGRESS, &progress)])
@@ -61,7 +77,11 @@ pub fn read<P: DeserializeOwned>(path: &Path, words: usize) -> Result<(State, P)
         params: tensor("params")?,
         moment1: tensor("moment1")?,
         moment2: tensor("moment2")?,
-        best: if file.contains("best") { Some(tensor("best")?) } else { None },
+        best: if file.contains("best") {
+            Some(tensor("best")?)
+        } else {
+            None
+        },
     };
     Ok((state, progress(&file, path)?))
 }
@@ -75,13 +95,18 @@ pub fn read_progress<P: DeserializeOwned>(path: &Path) -> Result<P, TrainError> 
 }
 
 fn progress<P: DeserializeOwned>(file: &WeightsFile, path: &Path) -> Result<P, TrainError> {
-    let note = file.note(PROGRESS).ok_or_else(|| refused(path, "it is not a checkpoint of a run"))?;
+    let note = file
+        .note(PROGRESS)
+        .ok_or_else(|| refused(path, "it is not a checkpoint of a run"))?;
     serde_json::from_str(note).map_err(|error| refused(path, format!("it was written by another version: {error}")))
 }
 
 fn refused(path: &Path, why: impl std::fmt::Display) -> TrainError {
     let message = format!("{why}; delete it and run again without --resume, or restore it");
-    TrainError::Checkpoint { path: path.to_path_buf(), message }
+    TrainError::Checkpoint {
+        path: path.to_path_buf(),
+        message,
+    }
 }
 
 #[cfg(test)]
@@ -90,7 +115,12 @@ mod tests {
 
     fn state() -> State {
         let numbers = |salt: f32| (0..100).map(|index| (index as f32 * salt).sin()).collect::<Vec<f32>>();
-        State { params: numbers(0.1), moment1: numbers(0.2), moment2: numbers(0.3), best: Some(numbers(0.4)) }
+        State {
+            params: numbers(0.1),
+            moment1: numbers(0.2),
+            moment2: numbers(0.3),
+            best: Some(numbers(0.4)),
+        }
     }
 
     #[test]

@@ -148,7 +148,10 @@ impl Trainer {
         let params = bert::parameters(config);
         let mut recorded = Vec::new();
         for &(kind, capacity, accumulate) in batches {
-            recorded.push(((kind, accumulate), plans::batch(kind, config, &params, &capacity, accumulate)?));
+            recorded.push((
+                (kind, accumulate),
+                plans::batch(kind, config, &params, &capacity, accumulate)?,
+            ));
         }
         let mut updates = Vec::new();
         for optimizer in optimizers {
@@ -160,14 +163,20 @@ impl Trainer {
         let mut device = opened.device;
         let mut load = |plan: Plan| -> Result<Loaded, TrainError> {
             let program = device.load(&plan)?;
-            Ok(Loaded { plan: Arc::new(plan), program })
+            Ok(Loaded {
+                plan: Arc::new(plan),
+                program,
+            })
         };
         let mut loaded = HashMap::new();
         for (key, plan) in recorded {
             loaded.insert(key, load(plan)?);
         }
         let updates = updates.into_iter().map(load).collect::<Result<_, TrainError>>()?;
-        let capacities = batches.iter().map(|&(kind, capacity, _)| (kind, batch_capacity(&capacity))).collect();
+        let capacities = batches
+            .iter()
+            .map(|&(kind, capacity, _)| (kind, batch_capacity(&capacity)))
+            .collect();
         Ok(Trainer {
             device,
             decision: opened.decision,
@@ -201,17 +210,30 @@ impl Trainer {
     /// # Errors
     /// [`TrainError::Thread`].
     pub fn feed(&self, stage: Stage, from: u64) -> Result<Feed, TrainError> {
-        let loaded: HashMap<(Kind, bool), Arc<Plan>> =
-            self.batches.iter().map(|(key, loaded)| (*key, Arc::clone(&loaded.plan))).collect();
+        let loaded: HashMap<(Kind, bool), Arc<Plan>> = self
+            .batches
+            .iter()
+            .map(|(key, loaded)| (*key, Arc::clone(&loaded.plan)))
+            .collect();
         let accumulate = stage.accumulate;
-        let most = self.batches.values().map(|loaded| loaded.plan.input_words()).max().unwrap_or(0);
-        let largest = self.capacities.values().fold(BatchCapacity { tokens: 0, sequences: 0, masked: 0 }, |a, b| {
+        let most = self
+            .batches
+            .values()
+            .map(|loaded| loaded.plan.input_words())
+            .max()
+            .unwrap_or(0);
+        let largest = self.capacities.values().fold(
             BatchCapacity {
+                tokens: 0,
+                sequences: 0,
+                masked: 0,
+            },
+            |a, b| BatchCapacity {
                 tokens: a.tokens.max(b.tokens),
                 sequences: a.sequences.max(b.sequences),
                 masked: a.masked.max(b.masked),
-            }
-        });
+            },
+        );
         let prepared = || Prepared {
             plan: None,
             batches: (0..accumulate).map(|_| Batch::new(largest)).collect(),
@@ -220,35 +242,42 @@ impl Trainer {
         };
         let (number, steps) = (stage.number, stage.steps);
         let mut cursors: Vec<_> = stage.streams.iter().map(BatchStream::cursor).collect();
-        let prefetch = Prefetch::start(vec![prepared(), prepared(), prepared()], from..steps, move |step, buffer| {
-            let plan = (stage.schedule)(step);
-            for (micro, batch) in buffer.batches.iter_mut().enumerate() {
-                cursors[plan.stream].fill(plan.batch * accumulate as u64 + micro as u64, batch)?;
-            }
-            let masked: usize = buffer.batches.iter().map(Batch::masked).sum();
-            let sequences: usize = buffer.batches.iter().map(Batch::sequences).sum();
-            let share = |part: usize, whole: usize| part as f64 / whole.max(1) as f64;
-            for (micro, batch) in buffer.batches.iter().enumerate() {
-                let [low, high] = crate::rng::key(stage.seed);
-                let step_params = StepParams {
-                    step: (step * accumulate as u64) as u32 + micro as u32,
-                    seed: [low, high ^ (u32::from(number) << 30)],
-                    learning_rate: plan.learning_rate as f32,
-                    bias_correction: plan.bias_correction as f32,
-                    head_bias_correction: plan.head_bias_correction as f32,
-                    clip_norm: stage.clip_norm,
-                    ..StepParams::default()
-                };
-                let mlm = plan.mlm_weight * share(batch.masked(), masked);
-                let task = plan.task_weight * share(batch.sequences(), sequences);
-                let recorded = &loaded[&(plan.kind, micro > 0)];
-                buffer.blocks[micro].fill(recorded, batch, &step_params, mlm, task);
-                buffer.steps[micro] = counted(&step_params, batch);
-            }
-            buffer.plan = Some(plan);
-            Ok(())
-        });
-        Ok(Feed { stage: number, prefetch: prefetch.map_err(TrainError::Thread)? })
+        let prefetch = Prefetch::start(
+            vec![prepared(), prepared(), prepared()],
+            from..steps,
+            move |step, buffer| {
+                let plan = (stage.schedule)(step);
+                for (micro, batch) in buffer.batches.iter_mut().enumerate() {
+                    cursors[plan.stream].fill(plan.batch * accumulate as u64 + micro as u64, batch)?;
+                }
+                let masked: usize = buffer.batches.iter().map(Batch::masked).sum();
+                let sequences: usize = buffer.batches.iter().map(Batch::sequences).sum();
+                let share = |part: usize, whole: usize| part as f64 / whole.max(1) as f64;
+                for (micro, batch) in buffer.batches.iter().enumerate() {
+                    let [low, high] = crate::rng::key(stage.seed);
+                    let step_params = StepParams {
+                        step: (step * accumulate as u64) as u32 + micro as u32,
+                        seed: [low, high ^ (u32::from(number) << 30)],
+                        learning_rate: plan.learning_rate as f32,
+                        bias_correction: plan.bias_correction as f32,
+                        head_bias_correction: plan.head_bias_correction as f32,
+                        clip_norm: stage.clip_norm,
+                        ..StepParams::default()
+                    };
+                    let mlm = plan.mlm_weight * share(batch.masked(), masked);
+                    let task = plan.task_weight * share(batch.sequences(), sequences);
+                    let recorded = &loaded[&(plan.kind, micro > 0)];
+                    buffer.blocks[micro].fill(recorded, batch, &step_params, mlm, task);
+                    buffer.steps[micro] = counted(&step_params, batch);
+                }
+                buffer.plan = Some(plan);
+                Ok(())
+            },
+        );
+        Ok(Feed {
+            stage: number,
+            prefetch: prefetch.map_err(TrainError::Thread)?,
+        })
     }
 
     /// Runs the next step of a feed; `None` after the last.
@@ -256,7 +285,9 @@ impl Trainer {
     /// # Errors
     /// [`TrainError::NotFinite`] with step and place; the weights are then those before the step.
     pub fn step(&mut self, feed: &mut Feed) -> Result<Option<StepResult>, TrainError> {
-        let Some((step, prepared)) = feed.prefetch.next()? else { return Ok(None) };
+        let Some((step, prepared)) = feed.prefetch.next()? else {
+            return Ok(None);
+        };
         let plan = prepared.plan.expect("a filled buffer has its plan");
         let (mut mlm, mut task, mut tokens, mut masked, mut sequences) = (0.0f64, 0.0f64, 0u64, 0u64, 0u64);
         let (mut executed, mut needed) = (0, 0);
@@ -313,7 +344,14 @@ impl Trainer {
         let loaded = self.batches[&(Kind::Evaluate, false)].clone();
         let capacity = self.capacities[&Kind::Evaluate];
         let device = self.device.as_mut();
-        super::classifier::logits(device, loaded.program, &loaded.plan, sequences, capacity.sequences, capacity)
+        super::classifier::logits(
+            device,
+            loaded.program,
+            &loaded.plan,
+            sequences,
+            capacity.sequences,
+            capacity,
+        )
     }
 
     /// Writes the flat buffers to the device.
@@ -322,8 +360,10 @@ impl Trainer {
     /// Device failures.
     pub fn upload(&mut self, state: &State) -> Result<(), TrainError> {
         self.upload_params(&state.params)?;
-        self.device.write(Space::Moment1, 0, bytemuck::cast_slice(&state.moment1))?;
-        self.device.write(Space::Moment2, 0, bytemuck::cast_slice(&state.moment2))?;
+        self.device
+            .write(Space::Moment1, 0, bytemuck::cast_slice(&state.moment1))?;
+        self.device
+            .write(Space::Moment2, 0, bytemuck::cast_slice(&state.moment2))?;
         Ok(())
     }
 
@@ -374,7 +414,11 @@ impl Trainer {
         let place = match self.params.at(word) {
             Some((spec, element)) => format!(
                 "{} gradient is {} at {}[{}, {}]",
-                if broken.is_some() { "the first broken" } else { "the largest" },
+                if broken.is_some() {
+                    "the first broken"
+                } else {
+                    "the largest"
+                },
                 gradients[word],
                 spec.name,
                 element / spec.width as usize,
@@ -382,7 +426,13 @@ impl Trainer {
             ),
             None => format!("gradient word {word} lies between tensors"),
         };
-        TrainError::NotFinite { stage, step, what, value, place }
+        TrainError::NotFinite {
+            stage,
+            step,
+            what,
+            value,
+            place,
+        }
     }
 }
 
@@ -407,7 +457,11 @@ fn output(plan: &Plan, readback: &[u32], name: &str) -> Option<f32> {
 pub fn needed_flops(config: &BertConfig, kind: Kind, step: &StepParams) -> u64 {
     let size = |x: usize| x as u64;
     let (h, f) = (size(config.hidden_size), size(config.intermediate_size));
-    let (layers, v, c) = (size(config.num_hidden_layers), size(config.vocab_size), size(config.labels.len()));
+    let (layers, v, c) = (
+        size(config.num_hidden_layers),
+        size(config.vocab_size),
+        size(config.labels.len()),
+    );
     let encoder = u64::from(step.tokens) * layers * (8 * h * h + 4 * h * f) + 4 * layers * h * step.squared_lengths();
     let mlm = u64::from(step.masked) * (2 * h * h + 2 * h * v);
     let task = u64::from(step.sequences) * (2 * h * h + 2 * h * c);

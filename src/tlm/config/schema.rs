@@ -58,10 +58,7 @@ pub const SECTIONS: &[(&str, &str)] = &[
         "task",
         "What is to be learnt. Paths are relative to this file; patterns (*, ?, **) and lists are allowed.",
     ),
-    (
-        "corpus",
-        "General texts that the external data is selected from.",
-    ),
+    ("corpus", "General texts that the external data is selected from."),
     (
         "select",
         "Stage 0: the training texts are queries, the union of their results is the external data.",
