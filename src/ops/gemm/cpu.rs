@@ -300,10 +300,10 @@ fn pack_b<M: micro::Micro>(product: &Product, slab: &Slab, panel: usize, words: 
     }
     const EDGE: usize = 16; // transposed in squares that stay in registers
     let mut depth = 0;
-    while inner == 1 && live == M::NR && depth + EDGE <= slab.depths {
+    while inner == 1 && depth + EDGE <= slab.depths {
         for group in (0..M::NR).step_by(EDGE) {
             let mut square = [[0.0f32; EDGE]; EDGE];
-            for (column, row) in square.iter_mut().enumerate() {
+            for (column, row) in square.iter_mut().enumerate().take(live.saturating_sub(group)) {
                 let from = start + (group + column) * outer + depth;
                 row.copy_from_slice(&data[from..from + EDGE]);
             }
