@@ -112,7 +112,11 @@ impl Dropout {
         for (lane, c) in c0.iter_mut().enumerate() {
             *c = u64::from(block.wrapping_add(lane as u32));
         }
-        let (mut c1, mut c2, mut c3) = ([u64::from(self.op); LANES], [u64::from(self.step); LANES], [0u64; LANES]);
+        let (mut c1, mut c2, mut c3) = (
+            [u64::from(self.op); LANES],
+            [u64::from(self.step); LANES],
+            [0u64; LANES],
+        );
         let [mut k0, mut k1] = self.key;
         for _ in 0..10 {
             for lane in 0..LANES {
