@@ -27,7 +27,7 @@ use crate::plan::{Init, ParamSpec, ParamTable, PlanError, Recorder, Value};
 pub use init::initial_values;
 
 /// Largest number of words of MLM logits that exist at a time.
-const LOGITS_WORDS: usize = 8 << 20;
+const LOGITS_WORDS: usize = 16 << 20;
 
 /// The most that a batch of a plan holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -105,30 +105,37 @@ impl Dropout {
     /// The words of counters `block .. block + 16`, in the order of their elements.
     #[inline(always)]
     fn words(&self, block: u32) -> [u32; GROUP] {
-        let mut c0 = [0u32; LANES];
+        // 64-bit lanes of which the low word counts: a product's high word is then one shift away from where the next
+        // round multiplies it, and what its own high words hold by then is never read.
+        const LOW: u64 = 0xffff_ffff;
+        let mut c0 = [0u64; LANES];
         for (lane, c) in c0.iter_mut().enumerate() {
-            *c = block.wrapping_add(lane as u32);
+            *c = u64::from(block.wrapping_add(lane as u32));
         }
-        let (mut c1, mut c2, mut c3) = ([self.op; LANES], [self.step; LANES], [0u32; LANES]);
+        let (mut c1, mut c2, mut c3) = (
+            [u64::from(self.op); LANES],
+            [u64::from(self.step); LANES],
+            [0u64; LANES],
+        );
         let [mut k0, mut k1] = self.key;
         for _ in 0..10 {
             for lane in 0..LANES {
-                let p0 = u64::from(PHILOX_M0) * u64::from(c0[lane]);
-                let p1 = u64::from(PHILOX_M1) * u64::from(c2[lane]);
-                c0[lane] = (p1 >> 32) as u32 ^ c1[lane] ^ k0;
-                c2[lane] = (p0 >> 32) as u32 ^ c3[lane] ^ k1;
-                c1[lane] = p1 as u32;
-                c3[lane] = p0 as u32;
+                let p0 = u64::from(PHILOX_M0) * (c0[lane] & LOW);
+                let p1 = u64::from(PHILOX_M1) * (c2[lane] & LOW);
+                c0[lane] = (p1 >> 32) ^ c1[lane] ^ u64::from(k0);
+                c2[lane] = (p0 >> 32) ^ c3[lane] ^ u64::from(k1);
+                c1[lane] = p1;
+                c3[lane] = p0;
             }
             k0 = k0.wrapping_add(PHILOX_W0);
             k1 = k1.wrapping_add(PHILOX_W1);
         }
         let mut words = [0; GROUP];
         for lane in 0..LANES {
-            words[4 * lane] = c0[lane];
-            words[4 * lane + 1] = c1[lane];
-            words[4 * lane + 2] = c2[lane];
-            words[4 * lane + 3] = c3[lane];
+            words[4 * lane] = c0[lane] as u32;
+            words[4 * lane + 1] = c1[lane] as u32;
+            words[4 * lane + 2] = c2[lane] as u32;
+            words[4 * lane + 3] = c3[lane] as u32;
         }
         words
     }

@@ -174,7 +174,7 @@ fn softmax(shared: &Shared, start: usize, head: usize, len: usize, scores: &mut 
             *x *= normaliser;
         }
         let element = ((start + row) * shared.heads + head) * shared.stride;
-        shared.dropout.apply(element, &mut line[..len]);
+        shared.dropout.apply(element, line);
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! for each slab of B (at most 4 MB):           pack it into panels [K][NR]            all threads
-//!   for each block of rows of C (one task):    (transposed A: pack [MC x KC] into panels [K][MR])
+//!   for each block of rows of C (one task):    (A with distant lines: copy [MC x KC], transposed into strips [K][MR])
 //!     for each KC of the slab, panel of B, MR rows:   MR x NR tile in registers over KC steps
 //! ```
 //!
@@ -24,7 +24,7 @@ use crate::ops::gelu::{gelu, gelu_derivative};
 const KC: usize = 256;
 /// Words of packed B that all threads share at a time.
 const SLAB: usize = 1 << 20;
-/// Distance of rows from which A is copied into adjacent rows: rows a multiple of 4 KiB apart compete for the same few
+/// Distance of lines of A from which they are copied side by side: lines a multiple of 4 KiB apart compete for the same few
 /// lines of L1.
 const FAR: usize = 512;
 /// Rows of C in one task, at most.
@@ -300,10 +300,10 @@ fn pack_b<M: micro::Micro>(product: &Product, slab: &Slab, panel: usize, words: 
     }
     const EDGE: usize = 16; // transposed in squares that stay in registers
     let mut depth = 0;
-    while inner == 1 && live == M::NR && depth + EDGE <= slab.depths {
+    while inner == 1 && depth + EDGE <= slab.depths {
         for group in (0..M::NR).step_by(EDGE) {
             let mut square = [[0.0f32; EDGE]; EDGE];
-            for (column, row) in square.iter_mut().enumerate() {
+            for (column, row) in square.iter_mut().enumerate().take(live.saturating_sub(group)) {
                 let from = start + (group + column) * outer + depth;
                 row.copy_from_slice(&data[from..from + EDGE]);
             }
@@ -334,8 +334,7 @@ struct Block {
 
 /// A block of C against a packed slab of B.
 fn compute<M: micro::Micro>(product: &Product, slab: &Slab, packed: &[f32], block: Block, c: Output) {
-    let transposed = product.a.inner != 1;
-    let pack_a = transposed || product.a.outer >= FAR;
+    let pack_a = product.a.outer.max(product.a.inner) >= FAR;
     let words = if pack_a {
         block.rows.next_multiple_of(M::MR) * KC
     } else {
@@ -366,7 +365,7 @@ fn tiles<M: micro::Micro>(
     for depth in (0..slab.depths).step_by(KC) {
         let depths = KC.min(slab.depths - depth);
         let at = slab.depth + depth;
-        if transposed {
+        if transposed && pack_a {
             pack_strips::<M>(product, block, at, depths, scratch);
         } else if pack_a {
             for (row, line) in scratch.chunks_exact_mut(depths).take(block.rows).enumerate() {
@@ -383,12 +382,13 @@ fn tiles<M: micro::Micro>(
             for strip in 0..strips {
                 let row = block.row + strip * M::MR;
                 let rows = M::MR.min(block.row + block.rows - row);
-                let (a, a_row, a_step) = if transposed {
+                let (a, a_row, a_step) = if transposed && pack_a {
                     (&scratch[strip * M::MR * depths..], 1, M::MR)
                 } else if pack_a {
                     (&scratch[strip * M::MR * depths..], depths, 1)
                 } else {
-                    (&product.a.data[row * product.a.outer + at..], product.a.outer, 1)
+                    let Operand { data, outer, inner } = product.a;
+                    (&data[row * outer + at * inner..], outer, inner)
                 };
                 let tile = micro::Tile {
                     rows,
