@@ -47,7 +47,7 @@ struct Place {
 impl Place {
     fn new() -> Place {
         let directory = tempfile::tempdir().unwrap();
-        let mut words = Words(3);
+        let mut words = Words(5);
         let passages: Vec<(String, String)> = (0..150)
             .map(|i| {
                 let length = 5 + words.number(30);
@@ -84,7 +84,7 @@ impl Place {
     fn config(&self, overrides: &[&str]) -> Config {
         let text = format!(
             "[task]\ntrain = \"train.jsonl\"\ndev = \"dev.jsonl\"\ntest = \"test.jsonl\"\n[corpus]\n\
-             inputs = [\"?.jsonl*\"]\npassage_words = \"as_given\"\n[select]\nanalyzer = \"standard\"\ntop_k = {TOP_K}\n"
+             inputs = [\"[a-c].jsonl*\"]\npassage_words = \"as_given\"\n[select]\nanalyzer = \"standard\"\ntop_k = {TOP_K}\n"
         );
         let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
         Config::parse(&text, &self.path("run.toml"), &overrides).unwrap()
@@ -96,7 +96,7 @@ impl Place {
 
     fn request(&self, method: SelectMethod, out: &str) -> SelectRequest {
         SelectRequest {
-            corpus: Corpus::Files(vec![self.path("?.jsonl*").display().to_string()]),
+            corpus: Corpus::Files(vec![self.path("[a-c].jsonl*").display().to_string()]),
             queries: vec![self.path("train.jsonl").display().to_string()],
             text_column: "text".into(),
             top_k: TOP_K as u32,
