@@ -20,7 +20,7 @@ use super::observer::{Observer, Unit};
 use super::outcome::TestReport;
 use crate::data::{Contents, DataError, Fields, Format, Record, Records, read_examples, stored_bytes};
 use crate::device::choice::DeviceChoice;
-use crate::train::classifier::predictions;
+use crate::train::classifier::{predictions, scores};
 use crate::train::metrics::{Confusion, Metric};
 
 /// Texts that go through the model at a time.
@@ -185,20 +185,17 @@ fn fill(records: &mut Records, texts: &mut Vec<String>) -> Result<bool, DataErro
 }
 
 fn answers(classifier: &mut Classifier, texts: &[String]) -> Result<Vec<Prediction>, TlmError> {
-    let scores = classifier.classify(texts)?;
+    let logits = classifier.logits(texts)?;
     let labels = classifier.labels();
-    let answer = |scores: Vec<f64>| {
-        let better = |best: usize, class: usize| if scores[class] > scores[best] { class } else { best };
+    let answer = |(logits, class): (&[f32], u32)| {
+        let scores = scores(logits).into_iter().map(Value::from);
         Prediction {
-            label: labels[(0..scores.len()).fold(0, better)].clone(),
-            scores: labels
-                .iter()
-                .cloned()
-                .zip(scores.iter().map(|&score| score.into()))
-                .collect(),
+            label: labels[class as usize].clone(),
+            scores: labels.iter().cloned().zip(scores).collect(),
         }
     };
-    Ok(scores.into_iter().map(answer).collect())
+    let classes = predictions(&logits, labels.len());
+    Ok(logits.chunks_exact(labels.len()).zip(classes).map(answer).collect())
 }
 
 fn open(model: &Path, device: DeviceChoice, observer: &mut dyn Observer) -> Result<Classifier, TlmError> {

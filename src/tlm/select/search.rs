@@ -209,11 +209,13 @@ struct Chosen {
 }
 
 impl From<&Selected> for Chosen {
+    /// The score with six decimals: the search's integers are good for about five digits, and so few come back from a
+    /// JSON file as the same number.
     fn from(selected: &Selected) -> Chosen {
         Chosen {
             document: selected.document,
             rank: selected.rank,
-            score: Some(selected.score),
+            score: Some((selected.score * 1e6).round() / 1e6),
         }
     }
 }
