@@ -14,7 +14,7 @@ const HEAD: &str = "\
 Made from the registry (`src/ops/mod.rs`) by `TLM_BLESS=1 cargo test --release --test docs`; a test compares.
 
 An argument is `name[rows, width]`; the sizes are symbols that a launch binds. `->` divides what a kernel reads from what
-it writes; `+` marks what it can also add to; `u32` marks integers, everything else is f32. Every kernel runs on the CPU.
+it writes; `+` marks what it also reads or can add to; `u32` marks integers, everything else is f32. Every kernel runs on the CPU.
 
 ";
 
