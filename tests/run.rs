@@ -12,7 +12,12 @@ fn write_data(directory: &Path) {
     ];
     let text = |topic: usize, n: usize| {
         let words = topics[topic].1;
-        format!("the {} sees a {} and one {} .", words[n % 6], words[(n / 6 + 1) % 6], words[(n / 2 + 3) % 6])
+        format!(
+            "the {} sees a {} and one {} .",
+            words[n % 6],
+            words[(n / 6 + 1) % 6],
+            words[(n / 2 + 3) % 6]
+        )
     };
     let lines = |count: usize, offset: usize| -> String {
         let line = |n: usize| {
@@ -28,7 +33,10 @@ fn write_data(directory: &Path) {
     let passages: String = (0..200)
         .map(|n| {
             let text = format!("{} It was here {n} times. {}", text(n % 2, n), text(n % 2, 3 * n));
-            format!("{}\n", serde_json::json!({ "id": format!("made/{n}#0"), "source": "made", "text": text }))
+            format!(
+                "{}\n",
+                serde_json::json!({ "id": format!("made/{n}#0"), "source": "made", "text": text })
+            )
         })
         .collect();
     std::fs::write(directory.join("corpus.jsonl"), passages).unwrap();
@@ -70,7 +78,12 @@ save_every = 7
 
 fn command(directory: &Path, out: &str, extra: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tlm"));
-    command.arg("run").arg(directory.join("run.toml")).arg("--out").arg(directory.join(out)).args(extra);
+    command
+        .arg("run")
+        .arg(directory.join("run.toml"))
+        .arg("--out")
+        .arg(directory.join(out))
+        .args(extra);
     command.stdin(Stdio::null());
     command
 }
@@ -94,7 +107,10 @@ fn wait_for(child: &mut Child, log: &PathBuf, stage: u64, step: u64) {
     let begun = Instant::now();
     loop {
         let text = std::fs::read_to_string(log).unwrap_or_default();
-        let place = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()).last();
+        let place = text
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+            .last();
         let reached = place.is_some_and(|row| {
             (row["stage"].as_u64().unwrap_or(0), row["step"].as_u64().unwrap_or(0)) >= (stage, step)
         });
@@ -140,15 +156,28 @@ fn a_killed_run_ends_with_the_same_weights_as_one_that_was_left_alone() {
     finished(directory.path(), "whole", &[]);
     let expected = model(directory.path(), "whole");
     for (name, stage, step) in [("early", 1, 10), ("late", 1, 50), ("second", 2, 15)] {
-        let mut child =
-            command(directory.path(), name, &[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        wait_for(&mut child, &directory.path().join(name).join("metrics.jsonl"), stage, step);
+        let mut child = command(directory.path(), name, &[])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        wait_for(
+            &mut child,
+            &directory.path().join(name).join("metrics.jsonl"),
+            stage,
+            step,
+        );
         child.kill().unwrap(); // SIGKILL
         child.wait().unwrap();
         finished(directory.path(), name, &["--resume"]);
-        assert!(model(directory.path(), name) == expected, "{name}: other weights after a resume");
+        assert!(
+            model(directory.path(), name) == expected,
+            "{name}: other weights after a resume"
+        );
         let text = std::fs::read_to_string(directory.path().join(name).join("metrics.jsonl")).unwrap();
-        let rows = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let rows = text
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
         let mut places: Vec<_> = rows
             .filter(|row| row.get("learning_rate").is_some())
             .map(|row| (row["stage"].as_u64(), row["step"].as_u64()))
@@ -167,8 +196,11 @@ fn a_signal_saves_and_ends_with_code_75() {
     let directory = tempfile::tempdir().unwrap();
     write_data(directory.path());
     finished(directory.path(), "whole", &[]);
-    let mut child =
-        command(directory.path(), "stopped", &[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = command(directory.path(), "stopped", &[])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     wait_for(&mut child, &directory.path().join("stopped/metrics.jsonl"), 1, 10);
     let id = child.id().to_string();
     assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
@@ -194,13 +226,25 @@ fn results_do_not_depend_on_the_number_of_threads() {
 fn four_micro_batches_train_as_one_batch_does() {
     let directory = tempfile::tempdir().unwrap();
     write_data(directory.path());
-    let plain = ["--set", "model.dropout=0", "--set", "model.attention_dropout=0", "--set", "stage1.steps=0", "--set", "stage1.warmup=0"];
+    let plain = [
+        "--set",
+        "model.dropout=0",
+        "--set",
+        "model.attention_dropout=0",
+        "--set",
+        "stage1.steps=0",
+        "--set",
+        "stage1.warmup=0",
+    ];
     finished(directory.path(), "one", &plain);
     let split: Vec<&str> = plain.iter().copied().chain(["--set", "stage2.accumulate=4"]).collect();
     finished(directory.path(), "four", &split);
     let scores = |name| report(directory.path(), name)["test"]["value"].as_f64().unwrap();
     assert_eq!(scores("one"), scores("four"));
-    assert_eq!(model(directory.path(), "one").len(), model(directory.path(), "four").len());
+    assert_eq!(
+        model(directory.path(), "one").len(),
+        model(directory.path(), "four").len()
+    );
 }
 
 #[test]
@@ -253,5 +297,8 @@ fn a_truncated_checkpoint_is_refused_with_its_name() {
     let output = command(directory.path(), "a", &["--resume"]).output().unwrap();
     let message = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{message}");
-    assert!(message.contains("seed-42.safetensors") && message.contains("delete it"), "{message}");
+    assert!(
+        message.contains("seed-42.safetensors") && message.contains("delete it"),
+        "{message}"
+    );
 }
