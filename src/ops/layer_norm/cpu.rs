@@ -223,7 +223,8 @@ impl Line<'_> {
         }
         self.add(whole, width - whole, dgamma, dbeta, &mut sums);
         let [of_g, of_gx] = sums;
-        let (mean_g, mean_gx) = (tree(of_g) / width as f32, tree(of_gx) / width as f32);
+        let mean = |lanes| tree(lanes, |a, b| a + b) / width as f32;
+        let (mean_g, mean_gx) = (mean(of_g), mean(of_gx));
         for (((dx, dy), x), gamma) in dx.iter_mut().zip(self.dy).zip(self.x).zip(self.gamma) {
             let xhat = (x - self.mean) * self.rstd;
             let ds = self.rstd * (dy * gamma - mean_g - xhat * mean_gx);
