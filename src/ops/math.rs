@@ -66,17 +66,17 @@ pub fn sum_of(x: &[f32], term: impl Fn(f32) -> f32) -> f32 {
     for (lane, x) in lanes.iter_mut().zip(rest) {
         *lane += term(*x);
     }
-    tree(lanes)
+    tree(lanes, |a, b| a + b)
 }
 
-/// Sum of the lanes as a tree.
+/// The lanes joined as a tree: halves, quarters, ...
 #[inline(always)]
 #[must_use]
-pub fn tree(mut lanes: [f32; LANES]) -> f32 {
+pub fn tree(mut lanes: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
     let mut half = LANES / 2;
     while half > 0 {
         for lane in 0..half {
-            lanes[lane] += lanes[lane + half];
+            lanes[lane] = join(lanes[lane], lanes[lane + half]);
         }
         half /= 2;
     }
@@ -95,10 +95,10 @@ pub fn max_of(x: &[f32]) -> f32 {
             *lane = larger(*lane, *x);
         }
     }
-    lanes
-        .iter()
-        .chain(rest)
-        .fold(f32::NEG_INFINITY, |most, &x| larger(most, x))
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        *lane = larger(*lane, *x);
+    }
+    tree(lanes, larger)
 }
 
 #[cfg(test)]

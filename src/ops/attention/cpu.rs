@@ -8,7 +8,7 @@ use crate::device::cpu::{LANES, vectorised};
 use crate::kernel::Call;
 use crate::ops::dropout::{Dropout, GROUP};
 use crate::ops::gemm::cpu::{Epilogue, Operand, Product, multiply_here};
-use crate::ops::math::exp;
+use crate::ops::math::{exp, tree};
 
 thread_local! {
     static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
@@ -157,9 +157,7 @@ fn softmax(shared: &Shared, start: usize, head: usize, len: usize, scores: &mut 
                 *most = if *x > *most { *x } else { *most };
             }
         }
-        let most = most
-            .into_iter()
-            .fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
+        let most = tree(most, |a, b| if b > a { b } else { a });
         let mut sums = [0.0f32; LANES];
         for group in groups.iter_mut() {
             for (sum, x) in sums.iter_mut().zip(group) {
@@ -167,7 +165,7 @@ fn softmax(shared: &Shared, start: usize, head: usize, len: usize, scores: &mut 
                 *sum += *x;
             }
         }
-        let sum: f32 = sums.into_iter().sum();
+        let sum = tree(sums, |a, b| a + b);
         lse[row * shared.heads + head] = most * scale + libm::logf(sum);
         let normaliser = 1.0 / sum;
         for x in line.iter_mut() {
@@ -267,12 +265,16 @@ fn deltas(shared: &Shared, out: &[f32], dout: &[f32], delta: &mut [f32]) {
         .zip(dout.chunks_exact(shared.d))
     {
         let mut sums = [0.0f32; LANES];
-        for (out, dout) in out.chunks(LANES).zip(dout.chunks(LANES)) {
+        let ((out, out_rest), (dout, dout_rest)) = (out.as_chunks::<LANES>(), dout.as_chunks::<LANES>());
+        for (out, dout) in out.iter().zip(dout) {
             for ((sum, out), dout) in sums.iter_mut().zip(out).zip(dout) {
                 *sum += out * dout;
             }
         }
-        *delta = sums.into_iter().sum();
+        for ((sum, out), dout) in sums.iter_mut().zip(out_rest).zip(dout_rest) {
+            *sum += out * dout;
+        }
+        *delta = tree(sums, |a, b| a + b);
     }
 }
 

@@ -215,34 +215,40 @@ impl Line<'_> {
 
     #[inline(always)]
     fn backward(&self, accumulate: bool, dx: &mut [f32], dgamma: &mut [f32], dbeta: &mut [f32]) {
-        let (mut of_g, mut of_gx) = ([0.0f32; LANES], [0.0f32; LANES]);
-        let mut add = |start: usize, len: usize| {
-            let range = start..start + len;
-            let inputs = self.dy[range.clone()]
-                .iter()
-                .zip(&self.x[range.clone()])
-                .zip(&self.gamma[range.clone()]);
-            let sums = dgamma[range.clone()].iter_mut().zip(&mut dbeta[range]);
-            let lanes = of_g.iter_mut().zip(&mut of_gx);
-            for ((((dy, x), gamma), (dgamma, dbeta)), (of_g, of_gx)) in inputs.zip(sums).zip(lanes) {
-                let xhat = (x - self.mean) * self.rstd;
-                *dgamma += dy * xhat;
-                *dbeta += dy;
-                *of_g += dy * gamma;
-                *of_gx += dy * gamma * xhat;
-            }
-        };
+        let mut sums = [[0.0f32; LANES]; 2];
         let width = self.dy.len();
         let whole = width / LANES * LANES;
         for start in (0..whole).step_by(LANES) {
-            add(start, LANES);
+            self.add(start, LANES, dgamma, dbeta, &mut sums);
         }
-        add(whole, width - whole);
-        let (mean_g, mean_gx) = (tree(of_g) / width as f32, tree(of_gx) / width as f32);
+        self.add(whole, width - whole, dgamma, dbeta, &mut sums);
+        let [of_g, of_gx] = sums;
+        let mean = |lanes| tree(lanes, |a, b| a + b) / width as f32;
+        let (mean_g, mean_gx) = (mean(of_g), mean(of_gx));
         for (((dx, dy), x), gamma) in dx.iter_mut().zip(self.dy).zip(self.x).zip(self.gamma) {
             let xhat = (x - self.mean) * self.rstd;
             let ds = self.rstd * (dy * gamma - mean_g - xhat * mean_gx);
             *dx = if accumulate { *dx + ds } else { ds };
+        }
+    }
+
+    /// Adds `len` columns to the column sums and, by lanes, to the row's sums of `g` and `g xhat`.
+    #[inline(always)]
+    fn add(&self, start: usize, len: usize, dgamma: &mut [f32], dbeta: &mut [f32], sums: &mut [[f32; LANES]; 2]) {
+        let range = start..start + len;
+        let [of_g, of_gx] = sums;
+        let inputs = self.dy[range.clone()]
+            .iter()
+            .zip(&self.x[range.clone()])
+            .zip(&self.gamma[range.clone()]);
+        let columns = dgamma[range.clone()].iter_mut().zip(&mut dbeta[range]);
+        let lanes = of_g.iter_mut().zip(of_gx);
+        for ((((dy, x), gamma), (dgamma, dbeta)), (of_g, of_gx)) in inputs.zip(columns).zip(lanes) {
+            let xhat = (x - self.mean) * self.rstd;
+            *dgamma += dy * xhat;
+            *dbeta += dy;
+            *of_g += dy * gamma;
+            *of_gx += dy * gamma * xhat;
         }
     }
 }
