@@ -57,6 +57,11 @@ fn refusal(record: impl FnOnce(&mut Recorder) -> Result<(), PlanError>) -> Strin
         .to_string()
 }
 
+/// Fills a buffer of the device with one word.
+fn fill(device: &mut CpuDevice, space: Space, sizes: &Sizes, word: u32) {
+    device.write(space, 0, &vec![word; sizes.words(space)]).unwrap();
+}
+
 #[test]
 fn a_wrong_width_is_refused_with_scope_kernel_and_both_sizes() {
     let message = refusal(|r| {
@@ -386,12 +391,13 @@ fn the_first_contribution_to_a_gradient_overwrites_and_the_second_adds() {
     assert_eq!(flags("bias_grad.finish", "accumulate_d"), [0, 1, 0]);
     assert_eq!(flags("gemm.backward_input", "accumulate_dx"), [0, 0, 1]);
 
-    let mut device = CpuDevice::new(Sizes::of(params.words(), true, &[&plan]), 2).unwrap();
+    let sizes = Sizes::of(params.words(), true, &[&plan]);
+    let mut device = CpuDevice::new(sizes, 2).unwrap();
     let program = device.load(&plan).unwrap();
     let weights = numbers(9, params.words());
     device.write(Space::Params, 0, &words(&weights)).unwrap();
-    device.fill(Space::Grads, f32::NAN.to_bits());
-    device.fill(Space::Arena, f32::NAN.to_bits());
+    fill(&mut device, Space::Grads, &sizes, f32::NAN.to_bits());
+    fill(&mut device, Space::Arena, &sizes, f32::NAN.to_bits());
     let batch = Batch::new(20);
     batch.write(&mut device, &plan);
     device.run(program).unwrap();
@@ -410,11 +416,12 @@ fn accumulated_gradients_are_the_sum_over_micro_batches() {
     let params = table();
     let (first, _) = twice(&params, false);
     let (further, _) = twice(&params, true);
-    let mut device = CpuDevice::new(Sizes::of(params.words(), true, &[&first, &further]), 2).unwrap();
+    let sizes = Sizes::of(params.words(), true, &[&first, &further]);
+    let mut device = CpuDevice::new(sizes, 2).unwrap();
     let programs = [device.load(&first).unwrap(), device.load(&further).unwrap()];
     let weights = numbers(9, params.words());
     device.write(Space::Params, 0, &words(&weights)).unwrap();
-    device.fill(Space::Grads, f32::NAN.to_bits());
+    fill(&mut device, Space::Grads, &sizes, f32::NAN.to_bits());
     let mut sum: Option<[Vec<f64>; 5]> = None;
     for (index, program) in [0, 1, 1].into_iter().enumerate() {
         let batch = Batch::new(10 * index);

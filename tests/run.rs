@@ -110,7 +110,7 @@ fn wait_for(child: &mut Child, log: &PathBuf, stage: u64, step: u64) {
         let place = text
             .lines()
             .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-            .last();
+            .next_back();
         let reached = place.is_some_and(|row| {
             (row["stage"].as_u64().unwrap_or(0), row["step"].as_u64().unwrap_or(0)) >= (stage, step)
         });

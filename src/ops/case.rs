@@ -180,6 +180,9 @@ pub struct Expected<R> {
 /// The reference for one number type: tensors and upstream gradients (one per output, live rows) to results.
 pub type Reference<R> = Box<dyn Fn(&Given<R>, &[Vec<R>]) -> Expected<R>>;
 
+/// Records a case's op over its tensors; returns the outputs.
+pub type Record = Box<dyn Fn(&mut Recorder, &[Value]) -> Result<Vec<Value>, PlanError>>;
+
 /// One test of an op.
 pub struct Case {
     /// Op and what is special about the case.
@@ -189,7 +192,7 @@ pub struct Case {
     /// Live counts and random key.
     pub step: StepParams,
     /// Records the op; returns its outputs.
-    pub record: Box<dyn Fn(&mut Recorder, &[Value]) -> Result<Vec<Value>, PlanError>>,
+    pub record: Record,
     /// Which outputs take an upstream gradient; a loss op takes none.
     pub upstream: Vec<bool>,
     /// Truth.

@@ -83,11 +83,11 @@ mod tests {
         assert_eq!(predictions(&[f32::NEG_INFINITY, f32::NEG_INFINITY], 2), [0]);
     }
 
-    // e^2 / (e^2 + 1 + e^-1) by hand: 7.389056098930650 / 8.756935540102092.
+    // e^2 / (e^2 + 1 + e^-1) by hand: 7.389_056_098_930_65 / 8.756935540102092.
     #[test]
     fn scores_are_the_softmax_and_do_not_overflow() {
         let known = scores(&[2.0, 0.0, -1.0]);
-        assert_relative_eq!(known[0], 7.389056098930650 / 8.756935540102092, max_relative = 1e-14);
+        assert_relative_eq!(known[0], 7.389_056_098_930_65 / 8.756935540102092, max_relative = 1e-14);
         assert_relative_eq!(known.iter().sum::<f64>(), 1.0, max_relative = 1e-15);
         let shifted = scores(&[1002.0, 1000.0, 999.0]);
         for (a, b) in known.iter().zip(&shifted) {

@@ -2,8 +2,8 @@
 //!
 //! With C classes and `n[t][p]` examples of true class t predicted as p:
 //!
-//! * accuracy = Σ_c n[c][c] / Σ n
-//! * class c: tp = n[c][c], fp = Σ_t n[t][c] - tp, fn = Σ_p n[c][p] - tp, F1 = 2 tp / (2 tp + fp + fn)
+//! * accuracy = `Σ_c n[c][c] / Σ n`
+//! * class c: `tp = n[c][c]`, `fp = Σ_t n[t][c] - tp`, `fn = Σ_p n[c][p] - tp`, `F1 = 2 tp / (2 tp + fp + fn)`
 //! * micro-F1 = 2 Σ tp / (2 Σ tp + Σ fp + Σ fn). Every error is one fp and one fn, so this **is** accuracy.
 //! * macro-F1 = mean of F1 over the classes that occur in the truth **or** in the predictions, which is what
 //!   `sklearn.metrics.f1_score(truth, predicted, average="macro")` does without `labels=`. A class that occurs in

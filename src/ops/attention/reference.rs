@@ -76,12 +76,12 @@ fn reference<R: Real>(shape: Shape) -> Reference<R> {
                     let mean: R = p.iter().zip(&dp).map(|(&p, &dp)| p * dp).sum();
                     for j in 0..len {
                         let ds = p[j] * (dp[j] - mean) * scale;
-                        for c in 0..d {
+                        for (c, &dout) in dout.iter().enumerate() {
                             let (q, k) = (at(i, 0, head, c), at(start + j, 1, head, c));
                             let v = at(start + j, 2, head, c);
                             dqkv[q] = dqkv[q] + ds * qkv[k];
                             dqkv[k] = dqkv[k] + ds * qkv[q];
-                            dqkv[v] = dqkv[v] + p[j] * factor[j] * dout[c];
+                            dqkv[v] = dqkv[v] + p[j] * factor[j] * dout;
                         }
                     }
                 }

@@ -9,7 +9,7 @@
 //!
 //! No atomics: the packer sorts the batch's rows stably by token id, so that each row of the word table has one owner, and
 //! a sum's order is that of the batch. A gradient of the word table that nothing has written yet (no language model
-//! head is tied to it) is zeroed first. The segment's gradient is a column sum ([`bias_grad`](super::bias_grad)).
+//! head is tied to it) is zeroed first. The segment's gradient is a column sum ([`bias_grad`]).
 
 mod cpu;
 mod reference;

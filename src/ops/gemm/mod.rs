@@ -10,7 +10,7 @@
 //!
 //! Rows are symbolic: products over tokens, sequences or masked rows read their live count on the device, rows beyond
 //! it are neither read nor written. Record functions: [`linear`], [`linear_gelu`], [`feed_forward`]. The bias gradient
-//! is a column sum ([`bias_grad`](super::bias_grad)).
+//! is a column sum ([`bias_grad`]).
 
 pub mod cpu;
 mod reference;

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! `s` is kept instead of `y`: `xhat` from `y` would divide by gamma. Column sums in two passes through
-//! [`bias_grad`](super::bias_grad).
+//! [`bias_grad`].
 
 mod cpu;
 mod reference;

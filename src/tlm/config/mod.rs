@@ -108,7 +108,7 @@ pub enum ConfigError {
     Unknown {
         /// `file:line` or the `--set` argument.
         origin: String,
-        /// "key \"rho_1\" in [stage1]" or "section [stage3]".
+        /// `key "rho_1" in [stage1]` or `section [stage3]`.
         what: String,
         /// The nearest valid name and all that would be allowed.
         advice: String,
@@ -229,7 +229,7 @@ impl Config {
         }
     }
 
-    /// Longest external sequence in tokens, with [CLS] and [SEP].
+    /// Longest external sequence in tokens, with \[CLS\] and \[SEP\].
     pub fn external_length(&self) -> usize {
         self.stage1.external_length.unwrap_or(self.model.max_length)
     }

@@ -86,7 +86,7 @@ pub struct TokenizerConfig {
 pub struct ModelConfig {
     /// Layers and width in one word.
     pub preset: Preset,
-    /// Longest task sequence in tokens, with [CLS] and [SEP].
+    /// Longest task sequence in tokens, with \[CLS\] and \[SEP\].
     pub max_length: usize,
     /// Overrides the preset.
     pub layers: Option<usize>,

@@ -331,7 +331,7 @@ fn values_that_do_not_fit_together_are_refused_with_a_remedy() {
         &["model.heads=3"],
         &["--set model.heads=3", "heads of 32, 64 or 128", "8 or 4 or 2"],
     );
-    says(&["model.hidden=100"], &["a multiple of 32"]);
+    says(&["model.hidden=100"], &["a multiple of 64"]);
     says(&["model.max_length=126"], &["multiple of 4", "128"]);
     says(
         &["model.max_positions=64"],

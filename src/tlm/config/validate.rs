@@ -83,7 +83,7 @@ fn model_sizes(config: &Config) -> Result<(), ConfigError> {
             .map(|size| (shape.hidden / size).to_string())
             .collect();
         let remedy = if fitting.is_empty() {
-            "choose model.hidden as a multiple of 32".to_owned()
+            "choose model.hidden as a multiple of 64".to_owned()
         } else {
             format!("for this width choose model.heads = {}", fitting.join(" or "))
         };
@@ -97,6 +97,15 @@ fn model_sizes(config: &Config) -> Result<(), ConfigError> {
             "model.hidden"
         };
         return conflict(config, key, &message);
+    }
+    if !shape.hidden.is_multiple_of(crate::plan::ALIGN) {
+        // Query, key and value are used as one matrix, and their biases as one vector, without gaps.
+        let near = shape.hidden.next_multiple_of(crate::plan::ALIGN);
+        let message = format!(
+            "model.hidden = {} must be a multiple of 64, for example {near}",
+            shape.hidden
+        );
+        return conflict(config, "model.hidden", &message);
     }
     if !shape.intermediate.is_multiple_of(4) {
         let message = format!("model.intermediate = {} must be a multiple of 4", shape.intermediate);

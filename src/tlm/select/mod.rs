@@ -1,4 +1,4 @@
-//! Stage 0: the external data. [`Selection`] finds it; here are the two entrances, a run's and that of `tlm select`, and
+//! Stage 0: the external data. `Selection` finds it; here are the two entrances, a run's and that of `tlm select`, and
 //! the selection file.
 //!
 //! The labelled training texts are the queries, whole, never those of dev or test.
