@@ -27,6 +27,8 @@ const SLAB: usize = 1 << 20;
 /// Distance of lines of A from which they are copied side by side: lines a multiple of 4 KiB apart compete for the same few
 /// lines of L1.
 const FAR: usize = 512;
+/// Steps of a transposed A that are fetched before they are packed.
+const AHEAD: usize = 8;
 /// Rows of C in one task, at most.
 const MC: usize = 192;
 
@@ -425,6 +427,10 @@ fn pack_strips<M: micro::Micro>(product: &Product, block: &Block, at: usize, dep
     let Operand { data, outer, inner } = product.a;
     for depth in 0..depths {
         let from = (at + depth) * inner + block.row * outer;
+        if outer == 1 {
+            // Every step begins on another page, where the processor does not look ahead by itself.
+            micro::prefetch(data, from + AHEAD * inner, block.rows);
+        }
         for strip in 0..block.rows.div_ceil(M::MR) {
             let to = (strip * depths + depth) * M::MR;
             let live = M::MR.min(block.rows - strip * M::MR);

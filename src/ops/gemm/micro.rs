@@ -47,6 +47,19 @@ pub fn wide() -> bool {
     crate::device::cpu::instruction_set() == "AVX-512"
 }
 
+/// Asks for `words` words from `start` on, where they exist, to be brought into L1.
+#[inline(always)]
+pub fn prefetch(data: &[f32], start: usize, words: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for word in (start..(start + words).min(data.len())).step_by(16) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch of any address is harmless, and SSE is part of x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(data.as_ptr().wrapping_add(word).cast::<i8>()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (data, start, words);
+}
+
 /// 12 x 32 in AVX-512.
 pub struct Avx512;
 
