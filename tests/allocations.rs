@@ -111,8 +111,8 @@ fn a_training_step_allocates_nothing() {
     )
     .unwrap();
     let sizes = Sizes::of(params.words(), true, &[&joint, &update]);
-    // The longest first: scratch memory grows to its full size in the first steps.
-    let batches: Vec<Packed> = (0..24)
+    // The longest first: scratch memory is taken on a thread's first task of a kind.
+    let batches: Vec<Packed> = (0..64)
         .map(|seed| Packed::random(&[64; 8][..8 - seed as usize % 5], 500, 3, seed))
         .collect();
 
@@ -125,5 +125,5 @@ fn a_training_step_allocates_nothing() {
     initial_values(&config, &params, 1, &mut values, |_| true);
     cpu.write(Space::Params, 0, bytemuck::cast_slice(&values)).unwrap();
     let counts = allocations(&mut cpu, [&joint, &update], &batches);
-    assert_eq!(counts[8..], vec![0; batches.len() - 8], "cpu, steps {counts:?}");
+    assert_eq!(counts[32..], vec![0; batches.len() - 32], "cpu, steps {counts:?}");
 }

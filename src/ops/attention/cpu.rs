@@ -39,6 +39,11 @@ impl<'a> Shared<'a> {
         }
     }
 
+    /// Two score matrices of the longest sequence.
+    fn scratch_words(&self) -> usize {
+        2 * self.stride * self.stride.next_multiple_of(LANES)
+    }
+
     fn row(&self, sequence: usize) -> usize {
         self.cu_seqlens[sequence] as usize
     }
@@ -118,7 +123,7 @@ pub(super) fn forward(call: &Call) {
             let len = shared.row(sequence + 1) - start;
             let ld = len.next_multiple_of(LANES);
             SCRATCH.with_borrow_mut(|scratch| {
-                scratch.resize(scratch.len().max(len * ld), 0.0);
+                scratch.resize(scratch.len().max(shared.scratch_words()), 0.0);
                 let scores = &mut scratch[..len * ld];
                 for head in 0..shared.heads {
                     let (q, k) = (shared.left(start, 0, head), shared.left(start, 1, head));
@@ -198,7 +203,7 @@ pub(super) fn backward(call: &Call) {
             );
             let ld = len.next_multiple_of(LANES);
             SCRATCH.with_borrow_mut(|scratch| {
-                scratch.resize(scratch.len().max(2 * len * ld), 0.0);
+                scratch.resize(scratch.len().max(shared.scratch_words()), 0.0);
                 let (p, ds) = scratch[..2 * len * ld].split_at_mut(len * ld);
                 for head in 0..shared.heads {
                     let dout = Operand {

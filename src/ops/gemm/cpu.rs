@@ -274,9 +274,12 @@ fn sequential<M: micro::Micro>(product: &Product, c: Output) {
     });
 }
 
+/// Scratch of at least `words` words. The first use takes what later ones usually need, so that a thread that gets a
+/// larger task later on does not allocate again.
 fn grown(scratch: &mut Vec<f32>, words: usize) -> &mut [f32] {
+    const USUAL: usize = 1 << 18;
     if scratch.len() < words {
-        scratch.resize(words, 0.0);
+        scratch.resize(words.max(USUAL), 0.0);
     }
     &mut scratch[..words]
 }
