@@ -35,7 +35,8 @@ pub(super) fn run(args: FinetuneArgs, global: &GlobalArgs) -> Result<(), CliErro
     let options = args.directory.options(&config, global)?;
     let model = args.model.unwrap_or_else(|| options.directory.join("model"));
 
-    let report = tlm::run::finetune(&config, &model, &options, &mut Watch::default())?;
+    let mut report = tlm::run::finetune(&config, &model, &options, &mut Watch::default())?;
+    report.memory.peak_rss_bytes = report::peak_rss_bytes();
 
     let rows = metrics_log::read(&options.directory.join(METRICS_LOG))?;
     report::write(&options.directory, &report, &rows)?;

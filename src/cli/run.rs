@@ -39,7 +39,8 @@ pub(super) fn run(args: RunArgs, global: &GlobalArgs) -> Result<(), CliError> {
     let config = args.config.load_with_files()?;
     let options = args.directory.options(&config, global)?;
 
-    let report = tlm::run::run(&config, &options, &mut Watch::default())?;
+    let mut report = tlm::run::run(&config, &options, &mut Watch::default())?;
+    report.memory.peak_rss_bytes = report::peak_rss_bytes();
 
     let rows = metrics_log::read(&options.directory.join(METRICS_LOG))?;
     report::write(&options.directory, &report, &rows)?;
