@@ -5,6 +5,7 @@
 
 mod simd;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Device, DeviceError, Program, SPACES, Sizes, check, range_check};
@@ -65,7 +66,7 @@ pub struct CpuDevice {
     sizes: Sizes,
     buffers: [Buffer; SPACES.len()],
     programs: Vec<Vec<LoadedLaunch>>,
-    pool: rayon::ThreadPool,
+    pool: Arc<rayon::ThreadPool>,
 }
 
 impl CpuDevice {
@@ -86,8 +87,14 @@ impl CpuDevice {
             sizes,
             buffers,
             programs: Vec::new(),
-            pool,
+            pool: Arc::new(pool),
         })
+    }
+
+    /// The workers. A caller on one of them (inside `install`) reaches the others without a queue; from outside, rayon's
+    /// queue takes a block of memory for every 63 runs.
+    pub fn pool(&self) -> Arc<rayon::ThreadPool> {
+        Arc::clone(&self.pool)
     }
 
     /// Worker threads.
