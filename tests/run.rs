@@ -281,7 +281,7 @@ fn bad_inputs_end_with_code_2_name_the_place_and_write_nothing() {
     refused("a label that train lacks", &[], &["dev.jsonl", "tools"]);
     std::fs::write(root.join("train.jsonl"), &train).unwrap();
     std::fs::write(root.join("dev.jsonl"), "").unwrap();
-    refused("an empty file", &[], &["dev.jsonl", "empty"]);
+    refused("an empty file", &[], &["dev.jsonl", "no records"]);
 }
 
 #[test]

@@ -218,7 +218,8 @@ fn score(image: &TileImage, sub_tile: usize, query: &WeightedQuery, accumulators
     }
 }
 
-#[cfg(all(test, target_arch = "x86_64"))]
+#[cfg(test)]
+#[cfg(target_arch = "x86_64")]
 mod tests {
     use super::*;
     use crate::retrieval::bm25::{Bm25, CodeTable};
