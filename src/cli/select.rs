@@ -13,9 +13,8 @@ use crate::tlm::select::{Corpus, SelectRequest, select};
 
 const EXAMPLES: &str = "\
 Examples:
-  tlm select --index INDEX --queries train.jsonl --top-k 50 --out selected.jsonl
-  tlm select --corpus 'corpus/*.jsonl.zst' --queries train.jsonl --top-k 5000 --out s.jsonl
-  tlm select --index INDEX --queries train.jsonl --top-k 50 --method random --out random.jsonl
+  tlm select --corpus 'corpus/*.jsonl.zst' --queries train.jsonl --top-k 50 --out selected.jsonl
+  tlm select --corpus 'corpus/*.jsonl.zst' --queries train.jsonl --top-k 50 --method random --out random.jsonl
 
 Each line of the result is {\"id\", \"source\", \"text\", \"rank\", \"score\"}: every passage once, with its
 smallest 0-based rank over all queries, in the order of first hits. A run uses it with
@@ -25,10 +24,10 @@ smallest 0-based rank over all queries, in the order of first hits. A run uses i
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, group(ArgGroup::new("from").required(true).args(["index", "corpus"])))]
 pub(super) struct SelectArgs {
-    /// Index made by `tlm index build`.
+    /// A built index instead of a corpus; this version builds none and refuses it.
     #[arg(long, value_name = "INDEX")]
     index: Option<PathBuf>,
-    /// Files or patterns of passages instead of an index. Repeatable.
+    /// Files or patterns of passages, taken as they are. Repeatable.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     corpus: Vec<String>,
     /// Files or patterns of texts to search with: the task's training texts. Repeatable.
@@ -43,7 +42,7 @@ pub(super) struct SelectArgs {
     /// Where to write the selection.
     #[arg(long, value_name = "FILE.jsonl")]
     out: PathBuf,
-    /// What of a text is the query: text, rake (its 20 best key phrases), tfidf:N (its N best terms).
+    /// What of a text is the query: text, the whole of it. (rake and tfidf:N are refused in this version.)
     #[arg(long, default_value = "text")]
     query: Query,
     /// bm25, or random: as many passages as bm25 would select, at random.
