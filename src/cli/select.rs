@@ -14,7 +14,7 @@ use crate::tlm::select::{Corpus, SelectRequest, select};
 const EXAMPLES: &str = "\
 Examples:
   tlm select --corpus 'corpus/*.jsonl.zst' --queries train.jsonl --top-k 50 --out selected.jsonl
-  tlm select --corpus 'corpus/*.jsonl.zst' --queries train.jsonl --top-k 50 --method random --out random.jsonl
+  tlm select --corpus c.jsonl --queries train.jsonl --top-k 50 --method random --out random.jsonl
 
 Each line of the result is {\"id\", \"source\", \"text\", \"rank\", \"score\"}: every passage once, with its
 smallest 0-based rank over all queries, in the order of first hits. A run uses it with
