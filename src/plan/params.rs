@@ -53,6 +53,14 @@ impl ParamSpec {
         self.rows as usize * self.width as usize
     }
 
+    /// The shape that files store: `[width]` of a vector, `[rows, width]` of a matrix.
+    pub fn shape(&self) -> Vec<usize> {
+        match self.vector {
+            true => vec![self.width as usize],
+            false => vec![self.rows as usize, self.width as usize],
+        }
+    }
+
     /// Whether it has no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

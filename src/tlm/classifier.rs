@@ -146,9 +146,7 @@ impl Classifier {
 fn parameters(params: &ParamTable, weights: &hub::WeightsFile) -> Result<Vec<f32>, TlmError> {
     let mut flat = vec![0.0; params.words()];
     for (spec, offset) in params.iter().filter(|(spec, _)| !spec.name.starts_with(MLM_HEAD)) {
-        let (rows, width) = (spec.rows as usize, spec.width as usize);
-        let shape = if spec.vector { vec![width] } else { vec![rows, width] };
-        weights.read_into(&spec.name, &shape, &mut flat[offset..offset + spec.len()])?;
+        weights.read_into(&spec.name, &spec.shape(), &mut flat[offset..offset + spec.len()])?;
     }
     Ok(flat)
 }

@@ -430,16 +430,11 @@ fn encoder_values(model: &hub::ModelDirectory, trainer: &Trainer) -> Result<Vec<
     let table = trainer.params();
     let mut flat = vec![0.0f32; table.words()];
     for (spec, offset) in table.iter().filter(|(spec, _)| !spec.head) {
-        let shape = if spec.vector {
-            vec![spec.width as usize]
-        } else {
-            vec![spec.rows as usize, spec.width as usize]
-        };
         // A bare encoder has no MLM head; fine-tuning does not use it.
         if spec.name.starts_with("cls.") && !model.weights.contains(&spec.name) {
             continue;
         }
-        flat[offset..offset + spec.len()].copy_from_slice(&model.weights.read(&spec.name, &shape)?);
+        flat[offset..offset + spec.len()].copy_from_slice(&model.weights.read(&spec.name, &spec.shape())?);
     }
     Ok(flat)
 }
@@ -450,16 +445,7 @@ fn save_model(path: &Path, trainer: &mut Trainer, tokenizer: &Path) -> Result<()
     let tokenizer = std::fs::read_to_string(tokenizer).map_err(TlmError::io(what))?;
     let params = trainer.download_params()?;
     let table = trainer.params();
-    let shapes: Vec<Vec<usize>> = table
-        .iter()
-        .map(|(spec, _)| {
-            if spec.vector {
-                vec![spec.width as usize]
-            } else {
-                vec![spec.rows as usize, spec.width as usize]
-            }
-        })
-        .collect();
+    let shapes: Vec<Vec<usize>> = table.iter().map(|(spec, _)| spec.shape()).collect();
     let tensors: Vec<hub::Tensor> = table
         .iter()
         .zip(&shapes)
