@@ -76,11 +76,11 @@ impl TlmError {
     /// What the failure means to the caller.
     pub fn kind(&self) -> ErrorKind {
         match self {
+            TlmError::Data(DataError::Write(_)) | TlmError::Hub(HubError::Write(_)) => ErrorKind::Failed,
             TlmError::Config(_) | TlmError::Data(_) | TlmError::Retrieval(_) | TlmError::Refused(_) => {
                 ErrorKind::BadInput
             }
-            TlmError::Hub(HubError::Write(_)) => ErrorKind::Failed,
-            TlmError::Hub(_) | TlmError::Plan(_) => ErrorKind::BadInput,
+            TlmError::Hub(_) | TlmError::Plan(_) | TlmError::Train(TrainError::Plan(_)) => ErrorKind::BadInput,
             TlmError::Interrupted(directory) => ErrorKind::Interrupted(directory.clone()),
             TlmError::Device(_) | TlmError::Train(_) | TlmError::Write(_) | TlmError::Io { .. } => ErrorKind::Failed,
         }
