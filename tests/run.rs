@@ -3,11 +3,21 @@
 mod events;
 mod toy;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use toy::{command, finished, model, report, subcommand, write_data};
+use toy::{command, finished, subcommand, write_data};
+
+/// The bytes of the weights.
+fn model(directory: &Path, out: &str) -> Vec<u8> {
+    std::fs::read(directory.join(out).join("model/model.safetensors")).unwrap()
+}
+
+/// `report.json`.
+fn report(directory: &Path, out: &str) -> serde_json::Value {
+    serde_json::from_slice(&std::fs::read(directory.join(out).join("report.json")).unwrap()).unwrap()
+}
 
 /// Waits until the run has logged a step at or beyond `stage`, `step`.
 fn wait_for(child: &mut Child, log: &PathBuf, stage: u64, step: u64) {

@@ -90,11 +90,6 @@ impl Progress {
         self.set_at(position, Instant::now());
     }
 
-    /// Adds to what is done.
-    pub fn add(&mut self, done: u64) {
-        self.set(self.position + done);
-    }
-
     /// Shows a short text beside the figures, such as the current loss.
     pub fn message(&mut self, message: &str) {
         message.clone_into(&mut self.message);
@@ -276,8 +271,8 @@ mod tests {
     fn short_work_prints_only_its_end() {
         let shared = Shared::default();
         let mut progress = Progress::lines("index", 0, Unit::Bytes, Box::new(shared.clone()), Instant::now());
-        progress.add(1 << 20);
-        progress.add(1 << 20);
+        progress.set(1 << 20);
+        progress.set(2 << 20);
         progress.finish();
         let lines = lines(&shared);
         assert!(

@@ -50,6 +50,9 @@ pub enum TlmError {
     /// Writing.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// A checkpoint that cannot be written.
+    #[error("{0}; the checkpoint before it, if there is one, is whole, and --resume goes on from it")]
+    Unsaved(HubError),
     /// Reading or logging.
     #[error("{what}: {source}")]
     Io {
@@ -82,7 +85,11 @@ impl TlmError {
             }
             TlmError::Hub(_) | TlmError::Plan(_) | TlmError::Train(TrainError::Plan(_)) => ErrorKind::BadInput,
             TlmError::Interrupted(directory) => ErrorKind::Interrupted(directory.clone()),
-            TlmError::Device(_) | TlmError::Train(_) | TlmError::Write(_) | TlmError::Io { .. } => ErrorKind::Failed,
+            TlmError::Device(_)
+            | TlmError::Train(_)
+            | TlmError::Write(_)
+            | TlmError::Unsaved(_)
+            | TlmError::Io { .. } => ErrorKind::Failed,
         }
     }
 }

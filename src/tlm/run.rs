@@ -20,6 +20,7 @@ use super::TlmError;
 use super::config::Config;
 use super::directory::{METRICS_LOG, MODEL, RunDirectory, TOKENIZER};
 use super::model;
+use super::objective::{HeadOnExternal, head_gain};
 use super::observer::Observer;
 use super::outcome::{Report, StageSeconds, TestReport};
 use super::repeat::{Finished, Progress, Repeat, checkpoint_name, finished_name};
@@ -190,6 +191,14 @@ impl<'a> Job<'a> {
     }
 
     fn carry_out(mut self, stages: Stages) -> Result<Report, TlmError> {
+        let (stage1, rho1) = (&self.config.stage1, self.config.rho1());
+        if self.model.is_none() && stage1.steps > rho1 && rho1 > 0 && stage1.head_on_external == HeadOnExternal::Zero {
+            let gain = head_gain(rho1, stage1.optimizer.beta2);
+            self.note(format!(
+                "stage1.head_on_external = \"zero\": with rho1 = {rho1} an internal step moves the task head by up to \
+                 {gain:.1} times the learning rate"
+            ));
+        }
         let places = self.places()?;
         let prepared = self.prepare()?;
         let log = self.directory.file(METRICS_LOG);

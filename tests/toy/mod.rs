@@ -100,13 +100,3 @@ pub fn finished(directory: &Path, out: &str, extra: &[&str]) -> Output {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output
 }
-
-/// The bytes of the weights.
-pub fn model(directory: &Path, out: &str) -> Vec<u8> {
-    std::fs::read(directory.join(out).join("model/model.safetensors")).unwrap()
-}
-
-/// `report.json`.
-pub fn report(directory: &Path, out: &str) -> serde_json::Value {
-    serde_json::from_slice(&std::fs::read(directory.join(out).join("report.json")).unwrap()).unwrap()
-}

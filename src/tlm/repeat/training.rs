@@ -143,8 +143,7 @@ impl Repeat<'_> {
         };
         let params = now.as_deref().or(self.best.as_deref()).unwrap_or_default();
         let path = self.directory.file(&checkpoint_name(self.progress.seed));
-        checkpoint::write(&path, params, &moments, self.best.as_deref(), &self.progress)?;
-        Ok(())
+        checkpoint::write(&path, params, &moments, self.best.as_deref(), &self.progress).map_err(TlmError::Unsaved)
     }
 }
 

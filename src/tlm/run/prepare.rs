@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::Job;
-use crate::data::{DataError, Example, LongTexts, Sequences, Tokenizer, VocabularySettings, WordCounts};
+use crate::data::{DataError, Example, LongTexts, Tokenizer, VocabularySettings, WordCounts};
 use crate::hub::BertConfig;
 use crate::tlm::TlmError;
 use crate::tlm::directory::{SELECT_REPORT, SELECTED, TOKENIZER};
@@ -175,9 +175,7 @@ impl Job<'_> {
                 position.fetch_add(texts as u64, Ordering::Relaxed);
             };
             let (external, _) = tokenizer.encode_watched(passages, external_limit, LongTexts::Cut, &progress)?;
-            let examples = |examples: &[Example]| -> Result<Arc<Sequences>, DataError> {
-                Ok(Arc::new(tokenizer.encode_examples(examples, limit, &progress)?.0))
-            };
+            let examples = |examples: &[Example]| tokenizer.encode_examples(examples, limit, &progress);
             let texts = [examples(&task.train)?, examples(&task.dev)?, examples(&task.test)?];
             Ok::<_, DataError>((external, texts))
         })?;
@@ -189,7 +187,14 @@ impl Job<'_> {
                 external.tokens()
             ));
         }
-        let [train, dev, test] = texts;
+        let truncated: usize = texts.iter().map(|(_, report)| report.truncated).sum();
+        if truncated > 0 {
+            self.note(format!(
+                "{truncated} of {} task texts have more than model.max_length = {limit} tokens and lose their end",
+                total - passages.len()
+            ));
+        }
+        let [train, dev, test] = texts.map(|(sequences, _)| Arc::new(sequences));
         Ok(Texts {
             external: Arc::new(external),
             train,
