@@ -28,7 +28,7 @@ fn bad_inputs_end_with_code_2_name_the_place_and_write_nothing() {
     refused("no masking", &rate, &["stage1.mask_rate", "above 0 and below 1"]);
     let config = std::fs::read_to_string(root.join("run.toml")).unwrap();
     std::fs::write(root.join("run.toml"), config.replace("rho1", "rho_1")).unwrap();
-    refused("a misspelt key", &[], &["run.toml:18", "rho_1", "\"rho1\""]);
+    refused("a misspelt key", &[], &["run.toml:20", "rho_1", "\"rho1\""]);
     std::fs::write(root.join("run.toml"), &config).unwrap();
     refused("no run to go on with", &["--resume"], &["there is no run", "bad"]);
     let train = std::fs::read_to_string(root.join("train.jsonl")).unwrap();

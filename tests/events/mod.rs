@@ -86,8 +86,7 @@ fn masked_crc(data: &[u8]) -> u32 {
             crc = (crc >> 1) ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 };
         }
     }
-    let crc = !crc;
-    ((crc >> 15) | (crc << 17)).wrapping_add(0xa282_ead8)
+    (!crc).rotate_left(17).wrapping_add(0xa282_ead8)
 }
 
 /// Number and bytes of every field of a message.

@@ -26,6 +26,8 @@ use crate::tlm::watched::watched;
 
 /// Documents that are cut and indexed together, at most.
 const PIECE_DOCUMENTS: usize = 1 << 15;
+/// Documents between two words to the observer.
+const TOLD_DOCUMENTS: usize = 1 << 9;
 /// Bytes of text that are cut and indexed together, about.
 const PIECE_BYTES: usize = 64 << 20;
 
@@ -185,6 +187,9 @@ impl Selection<'_> {
                 };
                 bytes += passage.text.len();
                 piece.push(passage);
+                if piece.len().is_multiple_of(TOLD_DOCUMENTS) {
+                    observer.advance(bytes_read.load(Ordering::Relaxed), "");
+                }
             }
             if piece.is_empty() {
                 observer.end();
