@@ -142,6 +142,21 @@ fn stage_1_alone_and_then_stage_2_alone_end_with_the_weights_of_a_whole_run() {
     assert_eq!(report(directory.path(), "other")["stage1"]["steps"], 0);
 }
 
+#[test]
+fn without_stage_2_the_model_of_stage_1_is_tested_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    write_data(directory.path());
+    let set = ["--set", "stage2.steps=0", "--set", "stage2.warmup=0"];
+    let trained = subcommand("train", directory.path(), "trained", &set).output().unwrap();
+    assert!(trained.status.success(), "{}", String::from_utf8_lossy(&trained.stderr));
+    finished(directory.path(), "tested", &set);
+    assert!(model(directory.path(), "tested") == model(directory.path(), "trained"));
+    let report = report(directory.path(), "tested");
+    assert_eq!(report["test"]["examples"], 16);
+    assert_eq!(report["stage2"]["steps"], 0);
+    assert_eq!(report["stage2"]["best_dev"], serde_json::Value::Null);
+}
+
 #[cfg(target_os = "linux")]
 fn assert_memory_was_measured(report: &serde_json::Value) {
     let peak = report["memory"]["peak_rss_bytes"].as_u64().unwrap();

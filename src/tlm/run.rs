@@ -90,6 +90,10 @@ pub fn finetune(
     options: &RunOptions,
     observer: &mut dyn Observer,
 ) -> Result<Report, TlmError> {
+    if config.stage2.steps == 0 {
+        let message = "stage2.steps = 0: there is nothing to fine-tune; give stage 2 some steps";
+        return Err(TlmError::Refused(message.to_owned()));
+    }
     if model.is_some() {
         return Job::begin(config, model, options, observer)?.carry_out(Stages::All);
     }
@@ -294,10 +298,13 @@ impl<'a> Job<'a> {
             }
             let mut scores = TestReport::default();
             if stages == Stages::All {
-                if repeat.progress.stage == 1 {
-                    repeat.begin_stage2()?;
+                // Without stage 2 the head that stage 1 trained is the one to be tested.
+                if config.stage2.steps > 0 {
+                    if repeat.progress.stage == 1 {
+                        repeat.begin_stage2()?;
+                    }
+                    repeat.stage2()?;
                 }
-                repeat.stage2()?;
                 let since = Instant::now();
                 scores = repeat.test()?;
                 tested += since.elapsed().as_secs_f64();

@@ -101,9 +101,6 @@ impl Repeat<'_> {
     /// As [`Repeat::stage1`].
     pub fn stage2(&mut self) -> Result<(), TlmError> {
         let (config, stage2) = (self.config, &self.config.stage2);
-        if stage2.steps == 0 {
-            return Ok(());
-        }
         let settings = BatchSettings {
             seed: self.progress.seed,
             stream: FINETUNE,
