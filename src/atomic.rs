@@ -67,6 +67,16 @@ pub enum WriteError {
         /// What stands there: "a directory" or "a file".
         found: &'static str,
     },
+    /// The directory exists and takes no files, as those of `/proc` do not.
+    #[error("cannot write {}: {} takes no files ({source}); choose another place", path.display(), directory.display())]
+    NoFiles {
+        /// The target.
+        path: PathBuf,
+        /// The directory.
+        directory: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
     /// Any other failure, also of the code that produces the contents.
     #[error("cannot write {}: {source}", path.display())]
     Other {
@@ -75,6 +85,47 @@ pub enum WriteError {
         /// What the operating system or the producer of the contents said.
         source: io::Error,
     },
+}
+
+impl WriteError {
+    /// The failure `source` of writing to `path`, explained.
+    pub fn of(path: &Path, source: io::Error) -> WriteError {
+        explain(path, source)
+    }
+}
+
+/// Makes the directory `path` and those above it, where they are not there yet.
+///
+/// # Errors
+/// [`WriteError`], naming the path, the cause and what to do.
+pub fn make_directory(path: &Path) -> Result<(), WriteError> {
+    fs::create_dir_all(path).map_err(|source| explain(path, source))
+}
+
+/// Checks that a directory `path` could be made, or written into if it is there, and leaves no trace: a nameless file in
+/// the nearest directory that exists.
+///
+/// # Errors
+/// [`WriteError`], as writing would end.
+pub fn check_writable(path: &Path) -> Result<(), WriteError> {
+    let absolute = std::path::absolute(path).map_err(|source| explain(path, source))?;
+    let existing = absolute.ancestors().find(|directory| directory.exists());
+    let existing = existing.unwrap_or(&absolute);
+    if !existing.is_dir() {
+        return Err(WriteError::InTheWay {
+            path: path.to_path_buf(),
+            found: "a file",
+        });
+    }
+    let tried = Builder::new().prefix(".tlm.").tempfile_in(existing);
+    tried.map(drop).map_err(|source| match source.kind() {
+        ErrorKind::NotFound => WriteError::NoFiles {
+            path: path.to_path_buf(),
+            directory: existing.to_path_buf(),
+            source,
+        },
+        _ => explain(path, source),
+    })
 }
 
 /// Writes `bytes` as the whole contents of `path`.
@@ -300,6 +351,31 @@ mod tests {
         assert!(
             error.to_string().contains("absent") && error.to_string().contains("create it"),
             "{error}"
+        );
+    }
+
+    #[test]
+    fn a_place_is_tried_without_a_trace() {
+        let directory = tempfile::tempdir().unwrap();
+        check_writable(&directory.path().join("deep/down")).unwrap();
+        check_writable(directory.path()).unwrap();
+        assert_eq!(names(directory.path()), [""; 0]);
+        write(&directory.path().join("file"), b"x").unwrap();
+        let error = check_writable(&directory.path().join("file/run")).unwrap_err();
+        assert!(
+            matches!(error, WriteError::InTheWay { found: "a file", .. }),
+            "{error:?}"
+        );
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_place_that_nobody_can_write_to_is_refused() {
+        let error = check_writable(Path::new("/proc/run/deep")).unwrap_err();
+        let message = error.to_string();
+        assert!(
+            message.contains("/proc/run/deep") && message.contains("another place"),
+            "{message}"
         );
     }
 

@@ -1,103 +1,20 @@
 //! The whole job through the built program: its files, its exit codes, and that a killed run ends with the same bits.
 
+mod events;
+mod toy;
+
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// A small task whose texts and corpus are made of a few words, so that a run takes seconds.
-fn write_data(directory: &Path) {
-    let topics = [
-        ("animals", ["cat", "dog", "horse", "bird", "fish", "sheep"]),
-        ("tools", ["hammer", "saw", "drill", "file", "plane", "chisel"]),
-    ];
-    let text = |topic: usize, n: usize| {
-        let words = topics[topic].1;
-        format!(
-            "the {} sees a {} and one {} .",
-            words[n % 6],
-            words[(n / 6 + 1) % 6],
-            words[(n / 2 + 3) % 6]
-        )
-    };
-    let lines = |count: usize, offset: usize| -> String {
-        let line = |n: usize| {
-            let topic = n % 2;
-            let text = text(topic, n + offset);
-            format!("{}\n", serde_json::json!({ "text": text, "label": topics[topic].0 }))
-        };
-        (0..count).map(line).collect()
-    };
-    for (name, count, offset) in [("train", 48, 0), ("dev", 16, 101), ("test", 16, 211)] {
-        std::fs::write(directory.join(format!("{name}.jsonl")), lines(count, offset)).unwrap();
-    }
-    let passages: String = (0..200)
-        .map(|n| {
-            let text = format!("{} It was here {n} times. {}", text(n % 2, n), text(n % 2, 3 * n));
-            format!(
-                "{}\n",
-                serde_json::json!({ "id": format!("made/{n}#0"), "source": "made", "text": text })
-            )
-        })
-        .collect();
-    std::fs::write(directory.join("corpus.jsonl"), passages).unwrap();
-    std::fs::write(directory.join("run.toml"), CONFIG).unwrap();
-}
+use toy::{command, finished, subcommand, write_data};
 
-const CONFIG: &str = r#"
-[task]
-name = "toy"
-train = "train.jsonl"
-dev = "dev.jsonl"
-test = "test.jsonl"
-metric = "macro_f1"
-[corpus]
-inputs = "corpus.jsonl"
-[select]
-top_k = 5
-[tokenizer]
-vocab_size = 200
-[model]
-preset = "tiny"
-max_length = 32
-[stage1]
-steps = 60
-batch = 8
-rho1 = 2
-learning_rate = 1e-3
-warmup = 5
-[stage2]
-steps = 40
-batch = 8
-learning_rate = 1e-3
-warmup = 4
-eval_every = 10
-[run]
-log_every = 5
-save_every = 7
-"#;
-
-fn command(directory: &Path, out: &str, extra: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tlm"));
-    command
-        .arg("run")
-        .arg(directory.join("run.toml"))
-        .arg("--out")
-        .arg(directory.join(out))
-        .args(extra);
-    command.stdin(Stdio::null());
-    command
-}
-
-fn finished(directory: &Path, out: &str, extra: &[&str]) -> Output {
-    let output = command(directory, out, extra).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    output
-}
-
+/// The bytes of the weights.
 fn model(directory: &Path, out: &str) -> Vec<u8> {
     std::fs::read(directory.join(out).join("model/model.safetensors")).unwrap()
 }
 
+/// `report.json`.
 fn report(directory: &Path, out: &str) -> serde_json::Value {
     serde_json::from_slice(&std::fs::read(directory.join(out).join("report.json")).unwrap()).unwrap()
 }
@@ -126,7 +43,7 @@ fn wait_for(child: &mut Child, log: &PathBuf, stage: u64, step: u64) {
 fn a_run_leaves_every_file_of_the_contract_and_learns_the_task() {
     let directory = tempfile::tempdir().unwrap();
     write_data(directory.path());
-    finished(directory.path(), "a", &[]);
+    let output = finished(directory.path(), "a", &[]);
     let root = directory.path().join("a");
     for file in [
         "config.toml",
@@ -137,6 +54,7 @@ fn a_run_leaves_every_file_of_the_contract_and_learns_the_task() {
         "metrics.jsonl",
         "report.json",
         "report.html",
+        "tensorboard/seed-42/events.out.tfevents.tlm",
     ] {
         assert!(root.join(file).is_file(), "{file}");
     }
@@ -145,8 +63,108 @@ fn a_run_leaves_every_file_of_the_contract_and_learns_the_task() {
     assert!(report["test"]["value"].as_f64().unwrap() > 0.9, "{}", report["test"]);
     assert!(report["select"]["selected"].as_u64().unwrap() > 0);
     assert!(report["memory"]["planned_bytes"].as_u64().unwrap() > 0);
+    assert_memory_was_measured(&report);
     assert!(report["flops"]["executed"].as_f64() >= report["flops"]["needed"].as_f64());
+    let selected = report["select"]["selected"].as_u64().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    for line in [
+        format!("training the tokenizer: {} texts in ", 48 + selected),
+        format!("tokenising: {} texts in ", 48 + 16 + 16 + selected),
+        "searching: 48 texts in ".to_owned(),
+        "stage 1: 60 steps in ".to_owned(),
+        "stage 2: 40 steps in ".to_owned(),
+        "testing: 16 texts in ".to_owned(),
+    ] {
+        assert!(said.contains(&line), "no \"{line}\" in: {said}");
+    }
 }
+
+#[test]
+fn the_event_files_hold_every_figure_of_the_log_at_its_step() {
+    let directory = tempfile::tempdir().unwrap();
+    write_data(directory.path());
+    let short = [
+        "run.seeds=2",
+        "stage1.steps=12",
+        "stage1.warmup=0",
+        "stage2.steps=10",
+        "stage1.eval_every=4",
+    ];
+    let extra: Vec<&str> = short.iter().flat_map(|set| ["--set", set]).collect();
+    finished(directory.path(), "a", &extra);
+    let points = events::of_run(&directory.path().join("a"));
+    assert_eq!(points, events::of_log(&directory.path().join("a")));
+    // Of each seed in stage 1, steps 5, 10 and 12; E E I: the last two are one of each kind. Evaluations at 4, 8, 12.
+    let steps = |seed: u64, tag: &str| -> Vec<u64> {
+        let of_tag = points.iter().filter(|point| (point.0, point.1.as_str()) == (seed, tag));
+        of_tag.map(|point| point.2).collect()
+    };
+    for seed in [42, 43] {
+        assert_eq!(steps(seed, "stage1/gradient_norm"), [5, 10, 12]);
+        assert_eq!(steps(seed, "stage1/mlm_loss_external"), [5, 10]);
+        assert_eq!(steps(seed, "stage1/mlm_loss_internal"), [12]);
+        assert_eq!(steps(seed, "stage1/dev_score"), [4, 8, 12]);
+        assert_eq!(steps(seed, "stage2/task_loss"), [5, 10]);
+        assert_eq!(steps(seed, "stage2/dev_score"), [10]);
+    }
+}
+
+#[test]
+fn stage_1_alone_and_then_stage_2_alone_end_with_the_weights_of_a_whole_run() {
+    let directory = tempfile::tempdir().unwrap();
+    write_data(directory.path());
+    finished(directory.path(), "whole", &[]);
+    let done = |name: &str, out: &str, extra: &[&str]| {
+        let output = subcommand(name, directory.path(), out, extra).output().unwrap();
+        assert!(
+            output.status.success(),
+            "{name}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert_memory_was_measured(&report(directory.path(), out));
+    };
+    done("train", "parts", &[]);
+    let trained = model(directory.path(), "parts");
+    let page = std::fs::read_to_string(directory.path().join("parts/report.html")).unwrap();
+    assert!(page.contains("<title>toy: stage 1</title>"), "no score before the test");
+    done("finetune", "parts", &[]);
+    assert!(model(directory.path(), "parts") == model(directory.path(), "whole"));
+    assert!(model(directory.path(), "parts") != trained);
+    let parts = directory.path().join("parts");
+    assert_eq!(events::of_run(&parts), events::of_log(&parts));
+    assert_eq!(
+        events::of_log(&parts).len(),
+        events::of_log(&directory.path().join("whole")).len()
+    );
+
+    let from = directory.path().join("whole/model");
+    done("finetune", "other", &["--model", from.to_str().unwrap()]);
+    assert_eq!(report(directory.path(), "other")["stage1"]["steps"], 0);
+}
+
+#[test]
+fn without_stage_2_the_model_of_stage_1_is_tested_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    write_data(directory.path());
+    let set = ["--set", "stage2.steps=0", "--set", "stage2.warmup=0"];
+    let trained = subcommand("train", directory.path(), "trained", &set).output().unwrap();
+    assert!(trained.status.success(), "{}", String::from_utf8_lossy(&trained.stderr));
+    finished(directory.path(), "tested", &set);
+    assert!(model(directory.path(), "tested") == model(directory.path(), "trained"));
+    let report = report(directory.path(), "tested");
+    assert_eq!(report["test"]["examples"], 16);
+    assert_eq!(report["stage2"]["steps"], 0);
+    assert_eq!(report["stage2"]["best_dev"], serde_json::Value::Null);
+}
+
+#[cfg(target_os = "linux")]
+fn assert_memory_was_measured(report: &serde_json::Value) {
+    let peak = report["memory"]["peak_rss_bytes"].as_u64().unwrap();
+    assert!(peak > 10 << 20, "{peak} bytes are less than the weights");
+}
+
+#[cfg(not(target_os = "linux"))]
+fn assert_memory_was_measured(_: &serde_json::Value) {}
 
 #[cfg(unix)]
 #[test]
@@ -187,6 +205,8 @@ fn a_killed_run_ends_with_the_same_weights_as_one_that_was_left_alone() {
         places.dedup();
         assert_eq!(places.len(), before, "{name}: a step is logged twice");
         assert_eq!(places.len(), 12 + 8, "{name}: a step is missing in the log");
+        let root = directory.path().join(name);
+        assert_eq!(events::of_run(&root), events::of_log(&root), "{name}");
     }
 }
 
@@ -257,48 +277,4 @@ fn other_methods_of_selection_run_too() {
     finished(directory.path(), "random", &["--set", "select.method=random"]);
     let selected = |name| report(directory.path(), name)["select"]["selected"].clone();
     assert_eq!(selected("random"), selected("bm25"));
-}
-
-#[test]
-fn bad_inputs_end_with_code_2_name_the_place_and_write_nothing() {
-    let directory = tempfile::tempdir().unwrap();
-    let root = directory.path();
-    let refused = |what: &str, extra: &[&str], says: &[&str]| {
-        let output = command(root, "bad", extra).output().unwrap();
-        let message = String::from_utf8_lossy(&output.stderr).to_string();
-        assert_eq!(output.status.code(), Some(2), "{what}: {message}");
-        for part in says {
-            assert!(message.contains(part), "{what}: no \"{part}\" in: {message}");
-        }
-        assert!(!root.join("bad").exists(), "{what}: something was written");
-    };
-    write_data(root);
-    refused("a misspelt key", &["--set", "stage1.rho_1=3"], &["rho_1", "rho1"]);
-    let train = std::fs::read_to_string(root.join("train.jsonl")).unwrap();
-    std::fs::write(root.join("train.jsonl"), train.replacen("\"label\"", "\"label", 1)).unwrap();
-    refused("a broken line", &[], &["train.jsonl:1"]);
-    std::fs::write(root.join("train.jsonl"), train.replace("tools", "things")).unwrap();
-    refused("a label that train lacks", &[], &["dev.jsonl", "tools"]);
-    std::fs::write(root.join("train.jsonl"), &train).unwrap();
-    std::fs::write(root.join("dev.jsonl"), "").unwrap();
-    refused("an empty file", &[], &["dev.jsonl", "no records"]);
-}
-
-#[test]
-fn a_truncated_checkpoint_is_refused_with_its_name() {
-    let directory = tempfile::tempdir().unwrap();
-    write_data(directory.path());
-    finished(directory.path(), "a", &[]);
-    let root = directory.path().join("a/checkpoints");
-    std::fs::remove_file(root.join("seed-42.json")).unwrap();
-    let path = root.join("seed-42.safetensors");
-    let bytes = std::fs::read(&path).unwrap();
-    std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-    let output = command(directory.path(), "a", &["--resume"]).output().unwrap();
-    let message = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{message}");
-    assert!(
-        message.contains("seed-42.safetensors") && message.contains("delete it"),
-        "{message}"
-    );
 }

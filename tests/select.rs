@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 use tlm::retrieval::{Analyzer, Bm25};
-use tlm::tlm::config::{Config, Query, SelectMethod};
+use tlm::tlm::config::{Config, PassageWords, Query, SelectMethod};
 use tlm::tlm::observer::{Observer, Silent, Unit};
 use tlm::tlm::outcome::{MetricsRow, SelectedPassage};
 use tlm::tlm::select::{Corpus, External, SelectRequest, read_selected, select, select_external, write_selected};
@@ -98,6 +98,8 @@ impl Place {
         SelectRequest {
             corpus: Corpus::Files(vec![self.path("[a-c].jsonl*").display().to_string()]),
             queries: vec![self.path("train.jsonl").display().to_string()],
+            passage_words: PassageWords::AsGiven,
+            corpus_text_column: "text".into(),
             text_column: "text".into(),
             top_k: TOP_K as u32,
             query: Query::Text,
@@ -285,7 +287,7 @@ impl Observer for Listener {
         self.open = false;
     }
 
-    fn log_to(&mut self, _: &Path, _: Option<(u64, u8, u64)>) -> std::io::Result<()> {
+    fn log_to(&mut self, _: &Path, _: Option<&[(u64, u8, u64)]>) -> std::io::Result<()> {
         Ok(())
     }
 
@@ -370,6 +372,31 @@ fn the_command_writes_what_a_run_selects_one_passage_a_line() {
         read_selected(&place.path("r.jsonl")).unwrap(),
         place.select(&["select.method=random"], 4).passages
     );
+}
+
+#[test]
+fn the_command_cuts_documents_as_a_run_does() {
+    let place = Place::new();
+    // One document of 240 words beside the passages, which are shorter.
+    let long = Words(9).text(240);
+    let line = serde_json::json!({ "id": "long", "source": "wiki", "text": long }).to_string() + "\n";
+    std::fs::write(place.path("c.jsonl"), line).unwrap();
+    for (words, set) in [
+        (PassageWords::Auto, "corpus.passage_words=auto"),
+        (PassageWords::AsGiven, "corpus.passage_words=as_given"),
+        (PassageWords::Words(20), "corpus.passage_words=20"),
+    ] {
+        let request = SelectRequest {
+            passage_words: words,
+            ..place.request(SelectMethod::Bm25, "s.jsonl")
+        };
+        let report = select(&request, &mut Silent).unwrap();
+        let run = place.select(&[set], 1);
+        assert_eq!(read_selected(&place.path("s.jsonl")).unwrap(), run.passages, "{set}");
+        assert_eq!(report.documents, run.report.documents, "{set}");
+        let pieces = 240_u64.div_ceil(words.words(128).unwrap_or(240) as u64);
+        assert!(report.documents >= 150 + pieces, "{set}: {}", report.documents);
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod devices;
 mod error;
 mod eval;
 mod finetune;
+mod finish;
 mod output;
 mod plan;
 mod predict;

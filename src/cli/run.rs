@@ -3,8 +3,9 @@
 use clap::Args;
 
 use super::config_args::{ConfigArgs, RunDirectoryArgs};
+use super::finish::finish;
 use super::{CliError, GlobalArgs, output};
-use crate::report::{self, METRICS_LOG, Watch, metrics_log};
+use crate::report::Watch;
 use crate::tlm;
 
 const EXAMPLES: &str = "\
@@ -15,7 +16,7 @@ Examples:
   tlm run chemprot.toml --print-config > complete.toml
 
 The run directory gets config.toml, selected.jsonl, model/, checkpoints/, metrics.jsonl,
-report.json and report.html.
+tensorboard/ (`tensorboard --logdir runs`), report.json and report.html.
 Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint and end with code 75.";
 
 /// The whole job: select external data, train, fine-tune, test, report.
@@ -39,15 +40,7 @@ pub(super) fn run(args: RunArgs, global: &GlobalArgs) -> Result<(), CliError> {
     let config = args.config.load_with_files()?;
     let options = args.directory.options(&config, global)?;
 
-    let mut report = tlm::run::run(&config, &options, &mut Watch::default())?;
-    report.memory.peak_rss_bytes = report::peak_rss_bytes();
+    let report = tlm::run::run(&config, &options, &mut Watch::default())?;
 
-    let rows = metrics_log::read(&options.directory.join(METRICS_LOG))?;
-    report::write(&options.directory, &report, &rows)?;
-    let text = format!(
-        "{}{}\n",
-        report::summary(&report),
-        options.directory.join(report::REPORT_HTML).display()
-    );
-    output::result(global.json, &report, &text)
+    finish(report, &options, global)
 }

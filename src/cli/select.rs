@@ -8,7 +8,7 @@ use super::{CliError, GlobalArgs, output};
 use crate::report::Watch;
 use crate::report::format::{count, duration};
 use crate::retrieval::{Analyzer, Bm25, DocumentLength, Variant};
-use crate::tlm::config::{Query, SelectMethod};
+use crate::tlm::config::{PassageWords, Query, SelectMethod};
 use crate::tlm::select::{Corpus, SelectRequest, select};
 
 const EXAMPLES: &str = "\
@@ -27,9 +27,16 @@ pub(super) struct SelectArgs {
     /// A built index instead of a corpus; this version builds none and refuses it.
     #[arg(long, value_name = "INDEX")]
     index: Option<PathBuf>,
-    /// Files or patterns of passages, taken as they are. Repeatable.
+    /// Files or patterns of passages or documents. Repeatable.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     corpus: Vec<String>,
+    /// Words per passage of whole sentences that longer texts of the corpus are cut into: a number, auto (96, which
+    /// fills the default length of 128 tokens) or as_given.
+    #[arg(long, default_value = "auto", value_name = "N", value_parser = passage_words)]
+    passage_words: PassageWords,
+    /// Column or JSON field of the corpus' text.
+    #[arg(long, value_name = "NAME", default_value = "text")]
+    corpus_text_column: String,
     /// Files or patterns of texts to search with: the task's training texts. Repeatable.
     #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
     queries: Vec<String>,
@@ -68,6 +75,10 @@ pub(super) struct SelectArgs {
     length: DocumentLength,
 }
 
+fn passage_words(text: &str) -> Result<PassageWords, String> {
+    text.parse()
+}
+
 fn selecting_method(name: &str) -> Result<SelectMethod, String> {
     match name {
         "bm25" => Ok(SelectMethod::Bm25),
@@ -86,6 +97,8 @@ pub(super) fn run(args: SelectArgs, global: &GlobalArgs) -> Result<(), CliError>
     bm25.validate().map_err(|error| CliError::BadInput(error.to_string()))?;
     let request = SelectRequest {
         corpus: args.index.map_or(Corpus::Files(args.corpus), Corpus::Index),
+        passage_words: args.passage_words,
+        corpus_text_column: args.corpus_text_column,
         queries: args.queries,
         text_column: args.text_column,
         top_k: args.top_k,

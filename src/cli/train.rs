@@ -3,9 +3,9 @@
 use clap::Args;
 
 use super::config_args::{ConfigArgs, RunDirectoryArgs};
-use super::{CliError, GlobalArgs, output};
+use super::finish::finish;
+use super::{CliError, GlobalArgs};
 use crate::report::Watch;
-use crate::report::format::{count, duration};
 use crate::tlm;
 
 const EXAMPLES: &str = "\
@@ -14,7 +14,7 @@ Examples:
   tlm finetune chemprot.toml --out runs/joint          stage 2 from there
   tlm finetune scierc.toml --model runs/joint/model    stage 2 of another task";
 
-/// Stage 1 alone: joint training from scratch; the model is left in the run directory.
+/// Stage 1 alone: joint training from scratch; model and report are left in the run directory.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct TrainArgs {
@@ -28,14 +28,7 @@ pub(super) fn run(args: TrainArgs, global: &GlobalArgs) -> Result<(), CliError> 
     let config = args.config.load_with_files()?;
     let options = args.directory.options(&config, global)?;
 
-    let stage1 = tlm::run::train(&config, &options, &mut Watch::default())?;
+    let report = tlm::run::train(&config, &options, &mut Watch::default())?;
 
-    let text = format!(
-        "{} steps, {} tokens in {}: {}\n",
-        count(stage1.steps),
-        count(stage1.tokens),
-        duration(stage1.seconds),
-        options.directory.join("model").display()
-    );
-    output::result(global.json, &stage1, &text)
+    finish(report, &options, global)
 }

@@ -159,6 +159,20 @@ impl Tokenizer {
         max_length: usize,
         long_texts: LongTexts,
     ) -> Result<(Sequences, EncodingReport), DataError> {
+        self.encode_watched(texts, max_length, long_texts, &|_| ())
+    }
+
+    /// As [`Tokenizer::encode`]; `progress` is told, from any thread, how many more texts are done.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_watched<T: AsRef<str> + Sync>(
+        &self,
+        texts: &[T],
+        max_length: usize,
+        long_texts: LongTexts,
+        progress: &(dyn Fn(usize) + Sync),
+    ) -> Result<(Sequences, EncodingReport), DataError> {
         if max_length < 3 {
             return Err(DataError::Setting {
                 what: "max_length",
@@ -172,7 +186,11 @@ impl Tokenizer {
             let words = self.encode_words(round)?;
             let parts = round
                 .par_chunks(CHUNK)
-                .map(|chunk| self.encode_chunk(chunk, max_length, long_texts, &words))
+                .map(|chunk| {
+                    let part = self.encode_chunk(chunk, max_length, long_texts, &words);
+                    progress(chunk.len());
+                    part
+                })
                 .collect::<Result<Vec<_>, _>>()?;
             for (part, part_report) in parts {
                 for sequence in 0..part.len() {
@@ -184,7 +202,7 @@ impl Tokenizer {
         Ok((sequences, report))
     }
 
-    /// Encodes labelled examples, truncated, with their labels.
+    /// Encodes labelled examples, truncated, with their labels; `progress` as in [`Tokenizer::encode_watched`].
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
@@ -192,9 +210,10 @@ impl Tokenizer {
         &self,
         examples: &[Example],
         max_length: usize,
+        progress: &(dyn Fn(usize) + Sync),
     ) -> Result<(Sequences, EncodingReport), DataError> {
         let texts: Vec<&str> = examples.iter().map(|example| example.text.as_str()).collect();
-        let (mut sequences, report) = self.encode(&texts, max_length, LongTexts::Truncate)?;
+        let (mut sequences, report) = self.encode_watched(&texts, max_length, LongTexts::Truncate, progress)?;
         sequences.set_labels(examples.iter().map(|example| example.label).collect())?;
         Ok((sequences, report))
     }

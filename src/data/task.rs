@@ -80,16 +80,6 @@ impl Task {
             test_in_train,
         })
     }
-
-    /// How many examples of a split have each label. Shape: labels.
-    #[must_use]
-    pub fn label_counts(&self, split: &[Example]) -> Vec<usize> {
-        let mut counts = vec![0; self.labels.len()];
-        for example in split {
-            counts[example.label as usize] += 1;
-        }
-        counts
-    }
 }
 
 /// Reads examples whose labels are known, and the number of those dropped for an empty text.

@@ -17,6 +17,7 @@ const STYLE: &str = include_str!("style.css");
 const MOST_CONFUSED: usize = 30;
 /// Beyond so many classes the matrix and the table of classes stand one below the other.
 const MOST_BESIDE: usize = 6;
+
 /// The whole page.
 pub fn page(report: &Report, rows: &[MetricsRow]) -> String {
     let parts = [
@@ -32,18 +33,37 @@ pub fn page(report: &Report, rows: &[MetricsRow]) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{task}: {value} {metric}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n{}\
+         <title>{task}: {score}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n{}\
          <footer>tlm {version}</footer>\n</main>\n</body>\n</html>\n",
         parts.concat(),
         task = escape(&report.task),
-        value = percent(report.over_seeds.test.mean),
-        metric = metric_name(&report.test.metric),
+        score = title(report),
         version = escape(&report.version),
     )
 }
 
-fn header(report: &Report) -> String {
-    let (model, tests) = (&report.model, report.over_seeds.test);
+/// Whether there is a score: `tlm train` ends before the test.
+fn is_tested(report: &Report) -> bool {
+    report.test.examples > 0
+}
+
+fn title(report: &Report) -> String {
+    if is_tested(report) {
+        let metric = metric_name(&report.test.metric);
+        format!("{} {metric}", percent(report.over_seeds.test.mean))
+    } else {
+        "stage 1".to_owned()
+    }
+}
+
+/// The figure that the page is about.
+fn main_figure(report: &Report) -> String {
+    if !is_tested(report) {
+        let loss = report.stage1.mlm_loss_last;
+        let loss = loss.map_or_else(|| "–".to_owned(), |loss| format!("{loss:.3}"));
+        return format!("<div class=\"card figure main\"><b>{loss}</b><span>last MLM loss of stage 1</span></div>");
+    }
+    let tests = report.over_seeds.test;
     let spread = tests
         .std
         .map_or_else(String::new, |std| format!(" <small>± {}</small>", percent(std)));
@@ -52,11 +72,16 @@ fn header(report: &Report) -> String {
     } else {
         String::new()
     };
-    let mut figures = format!(
+    format!(
         "<div class=\"card figure main\"><b>{}{spread}</b><span>test {}{over}</span></div>",
         percent(tests.mean),
         metric_name(&report.test.metric)
-    );
+    )
+}
+
+fn header(report: &Report) -> String {
+    let model = &report.model;
+    let mut figures = main_figure(report);
     if report.over_seeds.dev.count > 0 {
         figures += &figure(&mean_std(&report.over_seeds.dev), "best on dev");
     }
@@ -95,17 +120,19 @@ fn figure(value: &str, what: &str) -> String {
 }
 
 fn repeats(report: &Report) -> String {
-    let dev = |score: Option<f64>| score.map_or_else(|| "–".to_owned(), percent);
+    let shown = |score: Option<f64>| score.map_or_else(|| "–".to_owned(), percent);
     let step = |step: Option<u64>| step.map_or_else(|| "–".to_owned(), count);
     let loss = |loss: Option<f64>| loss.map_or_else(|| "–".to_owned(), |loss| format!("{loss:.3}"));
     let mut rows = String::new();
     for repeat in &report.repeats {
         let (one, two, test) = (&repeat.stage1, &repeat.stage2, &repeat.test);
+        let scores = [test.accuracy, test.micro_f1, test.macro_f1];
+        let [accuracy, micro_f1, macro_f1] = scores.map(|score| shown((test.examples > 0).then_some(score)));
         let cells = [
-            percent(test.accuracy),
-            percent(test.micro_f1),
-            percent(test.macro_f1),
-            dev(two.best_dev),
+            accuracy,
+            micro_f1,
+            macro_f1,
+            shown(two.best_dev.or(one.dev)),
             step(two.best_step),
             loss(one.mlm_loss_last),
             duration(one.seconds),
@@ -113,7 +140,7 @@ fn repeats(report: &Report) -> String {
         ];
         let _ = write!(rows, "<tr><td>{}</td>{}</tr>", repeat.seed, number_cells(&cells));
     }
-    if report.repeats.len() > 1 {
+    if report.repeats.len() > 1 && is_tested(report) {
         let over = |part: fn(&TestReport) -> f64| {
             let values: Vec<f64> = report.repeats.iter().map(|repeat| part(&repeat.test)).collect();
             mean_std(&MeanStd::of(&values))
@@ -146,8 +173,9 @@ fn repeats(report: &Report) -> String {
         .map(|head| format!("<th class=\"n\">{head}</th>"))
         .collect();
     format!(
-        "<h2>Test scores</h2>\n<div class=\"card scroll\"><table class=\"wide\"><tr><th>seed</th>{heads}</tr>{rows}\
-         </table></div>\n"
+        "<h2>{}</h2>\n<div class=\"card scroll\"><table class=\"wide\"><tr><th>seed</th>{heads}</tr>{rows}\
+         </table></div>\n",
+        if is_tested(report) { "Test scores" } else { "Training" }
     )
 }
 

@@ -17,9 +17,9 @@ pub enum MetricsLogError {
     /// Writing failed.
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// Opening, reading or appending failed.
-    #[error("{}: {source}", path.display())]
-    Io {
+    /// Reading failed.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
         /// The log.
         path: PathBuf,
         /// What the operating system said.
@@ -54,18 +54,19 @@ impl MetricsLog {
         MetricsLog::append_to(path)
     }
 
-    /// Goes on with a log from a checkpoint: `place` is the (seed, stage, steps done) that it holds. Lines after it are
-    /// dropped; a log that is not there starts empty.
+    /// Goes on with a log from checkpoints: `places` are the (seed, stage, steps done) that they hold. Lines after them,
+    /// and those of seeds without one, are dropped; a log that is not there starts empty.
     ///
     /// # Errors
     /// [`MetricsLogError`] with the path and, for a broken line, its number.
-    pub fn resume(path: &Path, place: (u64, u8, u64)) -> Result<MetricsLog, MetricsLogError> {
+    pub fn resume(path: &Path, places: &[(u64, u8, u64)]) -> Result<MetricsLog, MetricsLogError> {
         if !path.exists() {
             return MetricsLog::create(path);
         }
         let rows = read(path)?;
+        let known = |row: &MetricsRow| places.iter().any(|place| place.0 == row.seed && row.place() <= *place);
         atomic::write_with(path, |out| {
-            for row in rows.iter().filter(|row| row.place() <= place) {
+            for row in rows.iter().filter(|row| known(row)) {
                 writeln!(out, "{}", serde_json::to_string(row)?)?;
             }
             Ok(())
@@ -76,24 +77,16 @@ impl MetricsLog {
     /// Appends one line and hands it to the operating system.
     ///
     /// # Errors
-    /// [`MetricsLogError::Io`], for example when the disk is full.
+    /// [`MetricsLogError::Write`], for example when the disk is full.
     pub fn write(&mut self, row: &MetricsRow) -> Result<(), MetricsLogError> {
-        let io = |source| MetricsLogError::Io {
-            path: self.path.clone(),
-            source,
-        };
-        let line = serde_json::to_string(row).map_err(|error| io(error.into()))? + "\n";
-        self.file.write_all(line.as_bytes()).map_err(io)
+        let failed = |source| WriteError::of(&self.path, source);
+        let line = serde_json::to_string(row).map_err(|error| failed(error.into()))? + "\n";
+        Ok(self.file.write_all(line.as_bytes()).map_err(failed)?)
     }
 
     fn append_to(path: &Path) -> Result<MetricsLog, MetricsLogError> {
-        let file = OpenOptions::new()
-            .append(true)
-            .open(path)
-            .map_err(|source| MetricsLogError::Io {
-                path: path.to_path_buf(),
-                source,
-            })?;
+        let file = OpenOptions::new().append(true).open(path);
+        let file = file.map_err(|source| WriteError::of(path, source))?;
         Ok(MetricsLog {
             path: path.to_path_buf(),
             file,
@@ -106,7 +99,7 @@ impl MetricsLog {
 /// # Errors
 /// [`MetricsLogError`] with the path and, for a broken line, its number.
 pub fn read(path: &Path) -> Result<Vec<MetricsRow>, MetricsLogError> {
-    let text = std::fs::read_to_string(path).map_err(|source| MetricsLogError::Io {
+    let text = std::fs::read_to_string(path).map_err(|source| MetricsLogError::Read {
         path: path.to_path_buf(),
         source,
     })?;
@@ -160,7 +153,7 @@ mod tests {
             .unwrap()
             .write_all(b"{\"seed\":1,\"st")
             .unwrap();
-        let mut log = MetricsLog::resume(&path, (1, 1, 30)).unwrap();
+        let mut log = MetricsLog::resume(&path, &[(1, 1, 30)]).unwrap();
         assert_eq!(read(&path).unwrap(), all[..3]);
         write_all(&mut log, &all[3..]);
         let resumed = std::fs::read(&path).unwrap();
@@ -170,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resume_in_stage_two_keeps_stage_one_and_earlier_seeds() {
+    fn a_resume_keeps_of_each_seed_what_its_checkpoint_holds() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("metrics.jsonl");
         let rows = [
@@ -179,9 +172,10 @@ mod tests {
             row(2, 1, 90),
             row(2, 2, 10),
             row(2, 2, 20),
+            row(3, 1, 10),
         ];
         write_all(&mut MetricsLog::create(&path).unwrap(), &rows);
-        MetricsLog::resume(&path, (2, 2, 10)).unwrap();
+        MetricsLog::resume(&path, &[(1, 2, u64::MAX), (2, 2, 10)]).unwrap();
         assert_eq!(read(&path).unwrap(), rows[..4]);
     }
 
@@ -189,7 +183,7 @@ mod tests {
     fn a_log_that_is_not_there_starts_empty() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("metrics.jsonl");
-        write_all(&mut MetricsLog::resume(&path, (1, 1, 5)).unwrap(), &[row(1, 1, 6)]);
+        write_all(&mut MetricsLog::resume(&path, &[(1, 1, 5)]).unwrap(), &[row(1, 1, 6)]);
         assert_eq!(read(&path).unwrap().len(), 1);
     }
 
@@ -200,7 +194,7 @@ mod tests {
         std::fs::write(&path, "{\"seed\":1,\"stage\":1,\"step\":1,\"seconds\":0}\nnonsense\n").unwrap();
         let message = read(&path).unwrap_err().to_string();
         assert!(message.contains("metrics.jsonl:2:"), "{message}");
-        let message = MetricsLog::resume(&path, (1, 1, 1)).unwrap_err().to_string();
+        let message = MetricsLog::resume(&path, &[(1, 1, 1)]).unwrap_err().to_string();
         assert!(message.contains("metrics.jsonl:2:"), "{message}");
     }
 

@@ -1,4 +1,5 @@
-//! What a run tells people and other programs: `report.json`, `report.html`, `metrics.jsonl`, progress bars.
+//! What a run tells people and other programs: `report.json`, `report.html`, `metrics.jsonl`, event files
+//! for TensorBoard, progress bars.
 //!
 //! The data itself ([`Report`], [`MetricsRow`]) comes from the runs; here it is only written, drawn and printed.
 
@@ -9,11 +10,13 @@ pub mod metrics_log;
 pub mod plot;
 pub mod progress;
 mod selection;
+pub mod tensorboard;
 pub mod watch;
 
 use std::path::Path;
 
 use crate::atomic::{self, WriteError};
+pub use crate::tlm::directory::METRICS_LOG;
 pub use crate::tlm::outcome::{MetricsRow, Report};
 pub use metrics_log::{MetricsLog, MetricsLogError};
 pub use progress::Progress;
@@ -23,8 +26,6 @@ pub use watch::Watch;
 pub const REPORT_JSON: &str = "report.json";
 /// Name of the page in a run directory.
 pub const REPORT_HTML: &str = "report.html";
-/// Name of the log in a run directory.
-pub const METRICS_LOG: &str = "metrics.jsonl";
 
 /// Writes `report.json` and `report.html` into `directory`; `rows` are the lines of its `metrics.jsonl`.
 ///
@@ -40,6 +41,37 @@ pub fn write(directory: &Path, report: &Report, rows: &[MetricsRow]) -> Result<(
 
 /// The run in a few lines for a terminal: score, repeats, time.
 pub fn summary(report: &Report) -> String {
+    let stages: Vec<String> = report
+        .stages
+        .iter()
+        .map(|stage| format!("{} {}", stage.name, format::duration(stage.seconds)))
+        .collect();
+    let selected = if report.select.documents > 0 {
+        let (selected, documents) = (report.select.selected, report.select.documents);
+        format!(
+            "{} passages selected of {}\n",
+            format::count(selected),
+            format::count(documents)
+        )
+    } else {
+        String::new()
+    };
+    format!(
+        "{}: {}\n{selected}{} in all: {}\n",
+        report.task,
+        score(report),
+        format::duration(report.seconds),
+        stages.join(", ")
+    )
+}
+
+/// The test score in words; without a test, what stage 1 came to.
+fn score(report: &Report) -> String {
+    if report.test.examples == 0 {
+        let loss = report.stage1.mlm_loss_last;
+        let loss = loss.map_or_else(String::new, |loss| format!(", last MLM loss {loss:.3}"));
+        return format!("{} steps of stage 1{loss}", format::count(report.stage1.steps));
+    }
     let metric = format::metric_name(&report.test.metric);
     let over = report.over_seeds.test;
     let seeds = if over.count > 1 {
@@ -52,20 +84,10 @@ pub fn summary(report: &Report) -> String {
     } else {
         String::new()
     };
-    let stages: Vec<String> = report
-        .stages
-        .iter()
-        .map(|stage| format!("{} {}", stage.name, format::duration(stage.seconds)))
-        .collect();
     format!(
-        "{}: {metric} {}{seeds}{dev} on {} test texts\n{} passages selected of {}\n{} in all: {}\n",
-        report.task,
+        "{metric} {}{seeds}{dev} on {} test texts",
         format::mean_std(&over),
-        format::count(report.test.examples),
-        format::count(report.select.selected),
-        format::count(report.select.documents),
-        format::duration(report.seconds),
-        stages.join(", ")
+        format::count(report.test.examples)
     )
 }
 

@@ -1,10 +1,11 @@
 //! Progress of long work on stderr: a bar with rate and remaining time on a terminal, a plain line now and then in a
 //! log.
 
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::format;
 use crate::tlm::observer::Unit;
@@ -88,11 +89,6 @@ impl Progress {
     /// Sets how much is done.
     pub fn set(&mut self, position: u64) {
         self.set_at(position, Instant::now());
-    }
-
-    /// Adds to what is done.
-    pub fn add(&mut self, done: u64) {
-        self.set(self.position + done);
     }
 
     /// Shows a short text beside the figures, such as the current loss.
@@ -202,19 +198,33 @@ fn rate_text(rate: f64, unit: Unit) -> String {
     }
 }
 
+/// `stage 1 ━━━╸──── 120/2,000 16.7 steps/s, 1 min 52 s left mlm 6.915`: what does not fit the terminal's width is cut at
+/// the end.
 fn style(total: u64, unit: Unit) -> ProgressStyle {
-    let figures = match unit {
-        Unit::Bytes => "{bytes}/{total_bytes} {bytes_per_sec}",
-        Unit::Steps | Unit::Texts => "{human_pos}/{human_len} {per_sec}",
+    let position = match (total, unit) {
+        (0, Unit::Bytes) => "{bytes}",
+        (0, _) => "{human_pos}",
+        (_, Unit::Bytes) => "{bytes}/{total_bytes}",
+        (_, Unit::Steps | Unit::Texts) => "{human_pos}/{human_len}",
     };
-    let template = if total > 0 {
-        format!("{{prefix}} {{wide_bar:.cyan/dim}} {figures}, {{eta}} left {{msg}}")
-    } else {
-        "{prefix} {spinner} {human_pos} {per_sec} {msg}".to_owned()
+    let picture = if total > 0 { "{bar:24.cyan/dim}" } else { "{spinner}" };
+    let rate = move |state: &ProgressState, out: &mut dyn fmt::Write| {
+        // A figure that cannot be shown is left out, as everywhere in a bar.
+        let _ = out.write_str(&rate_text(state.per_sec(), unit));
     };
-    ProgressStyle::with_template(&template)
-        .expect("the templates above are valid")
-        .progress_chars("━╸─")
+    let left = move |state: &ProgressState, out: &mut dyn fmt::Write| {
+        let seconds = state.eta().as_secs_f64();
+        if total > 0 && state.pos() > 0 && seconds > 0.0 {
+            let _ = write!(out, ", {} left", format::duration(seconds));
+        }
+    };
+    ProgressStyle::with_template(&format!(
+        "{{prefix}} {picture} {position} {{rate}}{{left}} {{wide_msg}}"
+    ))
+    .expect("the template above is valid")
+    .progress_chars("━╸─")
+    .with_key("rate", rate)
+    .with_key("left", left)
 }
 
 #[cfg(test)]
@@ -276,8 +286,8 @@ mod tests {
     fn short_work_prints_only_its_end() {
         let shared = Shared::default();
         let mut progress = Progress::lines("index", 0, Unit::Bytes, Box::new(shared.clone()), Instant::now());
-        progress.add(1 << 20);
-        progress.add(1 << 20);
+        progress.set(1 << 20);
+        progress.set(2 << 20);
         progress.finish();
         let lines = lines(&shared);
         assert!(

@@ -1,18 +1,23 @@
-//! Following a run on the terminal and in its log: notes and progress on stderr, rows into `metrics.jsonl`.
+//! Following a run on the terminal and in its log: notes and progress on stderr, rows into `metrics.jsonl` and the event
+//! files beside it.
 
 use std::io;
 use std::path::Path;
 
-use super::metrics_log::{MetricsLog, MetricsLogError};
+use super::metrics_log::{self, MetricsLog, MetricsLogError};
 use super::progress::Progress;
+use super::tensorboard::EventFiles;
 use crate::tlm::observer::{Observer, Unit};
 use crate::tlm::outcome::MetricsRow;
+
+/// Name of the directory of event files beside the log.
+const TENSORBOARD: &str = "tensorboard";
 
 /// The observer of the command line.
 #[derive(Default)]
 pub struct Watch {
     progress: Option<Progress>,
-    log: Option<MetricsLog>,
+    log: Option<(MetricsLog, EventFiles)>,
 }
 
 impl Observer for Watch {
@@ -47,26 +52,30 @@ impl Observer for Watch {
         }
     }
 
-    fn log_to(&mut self, path: &Path, place: Option<(u64, u8, u64)>) -> io::Result<()> {
-        let log = match place {
-            Some(place) => MetricsLog::resume(path, place),
+    fn log_to(&mut self, path: &Path, places: Option<&[(u64, u8, u64)]>) -> io::Result<()> {
+        let log = match places {
+            Some(places) => MetricsLog::resume(path, places),
             None => MetricsLog::create(path),
         };
-        self.log = Some(log.map_err(to_io)?);
+        let log = log.map_err(to_io)?;
+        let rows = metrics_log::read(path).map_err(to_io)?;
+        let events = EventFiles::create(&path.with_file_name(TENSORBOARD), &rows);
+        self.log = Some((log, events.map_err(|error| to_io(error.into()))?));
         Ok(())
     }
 
     fn row(&mut self, row: &MetricsRow) -> io::Result<()> {
-        self.log.as_mut().map_or(Ok(()), |log| log.write(row)).map_err(to_io)
+        let Some((log, events)) = &mut self.log else {
+            return Ok(());
+        };
+        log.write(row).map_err(to_io)?;
+        events.write(row).map_err(|error| to_io(error.into()))
     }
 }
 
+/// The error in the form of the [`Observer`], with the same words.
 fn to_io(error: MetricsLogError) -> io::Error {
-    let kind = match &error {
-        MetricsLogError::Io { source, .. } => source.kind(),
-        _ => io::ErrorKind::Other,
-    };
-    io::Error::new(kind, error)
+    io::Error::other(error)
 }
 
 #[cfg(test)]
@@ -87,7 +96,7 @@ mod tests {
         watch.row(&row(1)).unwrap(); // no log yet: nothing to write to
         watch.log_to(&path, None).unwrap();
         (1..=4).for_each(|step| watch.row(&row(step)).unwrap());
-        Watch::default().log_to(&path, Some((1, 1, 2))).unwrap();
+        Watch::default().log_to(&path, Some(&[(1, 1, 2)])).unwrap();
         let steps: Vec<u64> = super::super::metrics_log::read(&path)
             .unwrap()
             .iter()

@@ -9,19 +9,18 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::TlmError;
+use super::model::{check_vocabulary, classifier_values};
+use super::{TlmError, sizes};
+use crate::bert;
 use crate::bert::plans::{self, Kind};
-use crate::bert::{self, Capacity};
-use crate::data::{BatchCapacity, LongTexts, Sequences, Tokenizer};
+use crate::data::{BatchCapacity, LongTexts, Tokenizer};
 use crate::device::choice::DeviceChoice;
 use crate::device::open::{Opened, open};
 use crate::device::{Device, Program, Sizes};
-use crate::hub::{self, BertConfig, ModelDirectory};
-use crate::plan::{ParamTable, Plan, Space};
+use crate::hub::{self, BertConfig};
+use crate::plan::{Plan, Space};
 use crate::train::classifier::{logits, scores};
-
-/// Prefix of the parameters that classifying does not need.
-const MLM_HEAD: &str = "cls.";
+use crate::train::inputs::batch_capacity;
 
 /// A model directory, ready to label texts.
 pub struct Classifier {
@@ -41,52 +40,25 @@ impl Classifier {
     /// [`TlmError::Hub`] and [`TlmError::Data`] for missing, damaged or unfit files, [`TlmError::Refused`] for a model
     /// without a task head, [`TlmError::Plan`] and [`TlmError::Device`].
     pub fn open(model: &Path, choice: DeviceChoice, batch: usize) -> Result<Classifier, TlmError> {
-        let ModelDirectory {
-            config,
-            weights,
-            tokenizer,
-        } = hub::open(model)?;
-        let tokenizer = Tokenizer::load(&tokenizer)?;
-        let refused = |message: String| Err(TlmError::Refused(format!("{}: {message}", model.display())));
-        let head = hub::names::task_head(&config);
-        if config.labels.is_empty() || !head.iter().all(|(name, _)| weights.contains(name)) {
+        let directory = hub::open(model)?;
+        let tokenizer = Tokenizer::load(&directory.tokenizer)?;
+        let head = hub::names::task_head(&directory.config);
+        let has_head = head.iter().all(|(name, _)| directory.weights.contains(name));
+        if directory.config.labels.is_empty() || !has_head {
             let advice = "the model has no task head (classifier.dense, classifier.out_proj), so it cannot tell \
                           classes apart: train one with `tlm finetune CONFIG --model DIR`";
-            return refused(advice.to_owned());
+            return Err(TlmError::Refused(format!("{}: {advice}", model.display())));
         }
-        if tokenizer.vocab_size() > config.vocab_size {
-            return refused(format!(
-                "the tokenizer has {} tokens, the model {}: they must come from the same model",
-                tokenizer.vocab_size(),
-                config.vocab_size
-            ));
-        }
-        let (sequences, tokens) = (
-            u32::try_from(batch),
-            u32::try_from(batch.saturating_mul(config.max_length)),
-        );
-        let (Ok(sequences), Ok(tokens)) = (sequences, tokens) else {
-            return refused(format!(
-                "{batch} texts of {} tokens are too many for one batch",
-                config.max_length
-            ));
-        };
-        let params = bert::parameters(&config);
-        let capacity = Capacity {
-            tokens,
-            sequences,
-            masked: 0,
-            max_length: config.max_length as u32,
-        };
-        let plan = plans::batch(Kind::Evaluate, &config, &params, &capacity, false)?;
+        check_vocabulary(model, &directory.config, &tokenizer)?;
+        let params = bert::parameters(&directory.config);
+        let capacity = sizes::capacity(batch, directory.config.max_length, None)?;
+        let plan = plans::batch(Kind::Evaluate, &directory.config, &params, &capacity, false)?;
         let Opened { mut device, decision } = open(choice, Sizes::of(params.words(), false, &[&plan]))?;
         let program = device.load(&plan)?;
-        device.write(Space::Params, 0, bytemuck::cast_slice(&parameters(&params, &weights)?))?;
-        let capacity = BatchCapacity {
-            tokens: tokens as usize,
-            sequences: batch,
-            masked: 0,
-        };
+        let values = classifier_values(&directory, &params)?;
+        device.write(Space::Params, 0, bytemuck::cast_slice(&values))?;
+        let capacity = batch_capacity(&capacity);
+        let config = directory.config;
         Ok(Classifier {
             device,
             decision,
@@ -117,7 +89,9 @@ impl Classifier {
         let (sequences, _) = self
             .tokenizer
             .encode(texts, self.config.max_length, LongTexts::Truncate)?;
-        self.logits_of(&Arc::new(sequences))
+        let (device, sequences) = (self.device.as_mut(), Arc::new(sequences));
+        let found = logits(device, self.program, &self.plan, &sequences, self.capacity, &mut |_| ())?;
+        Ok(found)
     }
 
     /// Probabilities of the classes for each text, in the order of [`Classifier::labels`].
@@ -128,25 +102,4 @@ impl Classifier {
         let logits = self.logits(texts)?;
         Ok(logits.chunks_exact(self.labels().len()).map(scores).collect())
     }
-
-    fn logits_of(&mut self, sequences: &Arc<Sequences>) -> Result<Vec<f32>, TlmError> {
-        let (device, capacity) = (self.device.as_mut(), self.capacity);
-        Ok(logits(
-            device,
-            self.program,
-            &self.plan,
-            sequences,
-            capacity.sequences,
-            capacity,
-        )?)
-    }
-}
-
-/// The flat parameter buffer of a file: every tensor but the MLM head's, which stay zero.
-fn parameters(params: &ParamTable, weights: &hub::WeightsFile) -> Result<Vec<f32>, TlmError> {
-    let mut flat = vec![0.0; params.words()];
-    for (spec, offset) in params.iter().filter(|(spec, _)| !spec.name.starts_with(MLM_HEAD)) {
-        weights.read_into(&spec.name, &spec.shape(), &mut flat[offset..offset + spec.len()])?;
-    }
-    Ok(flat)
 }

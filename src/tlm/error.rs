@@ -50,6 +50,9 @@ pub enum TlmError {
     /// Writing.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// A checkpoint that cannot be written.
+    #[error("{0}; the checkpoint before it, if there is one, is whole, and --resume goes on from it")]
+    Unsaved(HubError),
     /// Reading or logging.
     #[error("{what}: {source}")]
     Io {
@@ -76,13 +79,17 @@ impl TlmError {
     /// What the failure means to the caller.
     pub fn kind(&self) -> ErrorKind {
         match self {
+            TlmError::Data(DataError::Write(_)) | TlmError::Hub(HubError::Write(_)) => ErrorKind::Failed,
             TlmError::Config(_) | TlmError::Data(_) | TlmError::Retrieval(_) | TlmError::Refused(_) => {
                 ErrorKind::BadInput
             }
-            TlmError::Hub(HubError::Write(_)) => ErrorKind::Failed,
-            TlmError::Hub(_) | TlmError::Plan(_) => ErrorKind::BadInput,
+            TlmError::Hub(_) | TlmError::Plan(_) | TlmError::Train(TrainError::Plan(_)) => ErrorKind::BadInput,
             TlmError::Interrupted(directory) => ErrorKind::Interrupted(directory.clone()),
-            TlmError::Device(_) | TlmError::Train(_) | TlmError::Write(_) | TlmError::Io { .. } => ErrorKind::Failed,
+            TlmError::Device(_)
+            | TlmError::Train(_)
+            | TlmError::Write(_)
+            | TlmError::Unsaved(_)
+            | TlmError::Io { .. } => ErrorKind::Failed,
         }
     }
 }

@@ -2,13 +2,14 @@
 //!
 //! [`run`] is the whole job; [`select`] its stage 0, [`repeat`] its two training stages for one seed. [`objective`] holds
 //! the schedule of external and internal batches and the joint loss, [`config`] every setting, [`sizes`] what they mean
-//! for plans, [`directory`] where results lie.
+//! for plans, [`model`] how parameters come and go, [`directory`] where results lie.
 
 pub mod classifier;
 pub mod config;
 pub mod directory;
 mod error;
 pub mod evaluate;
+pub mod model;
 pub mod objective;
 pub mod observer;
 pub mod outcome;
@@ -17,5 +18,6 @@ pub mod repeat;
 pub mod run;
 pub mod select;
 pub mod sizes;
+mod watched;
 
 pub use error::{ErrorKind, TlmError};

@@ -33,12 +33,12 @@ pub trait Observer {
     /// The current work is done.
     fn end(&mut self);
 
-    /// From now on rows belong to the log `path`: a new one, or for a resumed run the old one up to `place`, the
-    /// (seed, stage, steps done) of its checkpoint.
+    /// From now on rows belong to the log `path`: a new one, or for a resumed run the old one with the rows up to
+    /// `places`, the (seed, stage, steps done) that each repeat goes on from; rows of other repeats are dropped.
     ///
     /// # Errors
     /// If the log cannot be written.
-    fn log_to(&mut self, path: &Path, place: Option<(u64, u8, u64)>) -> io::Result<()>;
+    fn log_to(&mut self, path: &Path, places: Option<&[(u64, u8, u64)]>) -> io::Result<()>;
 
     /// A logged step or an evaluation.
     ///
@@ -60,7 +60,7 @@ impl Observer for Silent {
 
     fn end(&mut self) {}
 
-    fn log_to(&mut self, _: &Path, _: Option<(u64, u8, u64)>) -> io::Result<()> {
+    fn log_to(&mut self, _: &Path, _: Option<&[(u64, u8, u64)]>) -> io::Result<()> {
         Ok(())
     }
 

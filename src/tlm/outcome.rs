@@ -47,6 +47,9 @@ pub struct MetricsRow {
     pub dev_loss: Option<f64>,
     /// Seconds since the stage began, earlier parts of a resumed run included.
     pub seconds: f64,
+    /// When the line was written: seconds since 1970.
+    #[serde(default)]
+    pub time: f64,
 }
 
 impl MetricsRow {
@@ -80,9 +83,9 @@ pub struct Report {
     pub flops: FlopsReport,
     /// What it held.
     pub memory: MemoryReport,
-    /// Wall clock of the whole run.
+    /// Wall clock of the whole run; of earlier processes of a resumed run, what is in `stages`.
     pub seconds: f64,
-    /// Where the time went, in order.
+    /// Where the time went, in order: the training of all repeats, also by earlier processes.
     pub stages: Vec<StageSeconds>,
     /// Test score over the repeats.
     pub over_seeds: MeanStdReport,
@@ -150,9 +153,9 @@ pub struct Stage1Report {
     pub steps: u64,
     /// Tokens trained on.
     pub tokens: u64,
-    /// Language-model loss, mean of the first logged steps.
+    /// Language-model loss, mean of the first 50 steps.
     pub mlm_loss_first: Option<f64>,
-    /// Language-model loss, mean of the last logged steps.
+    /// Language-model loss, mean of the last 50 steps.
     pub mlm_loss_last: Option<f64>,
     /// Development score of the joint model at the end.
     pub dev: Option<f64>,
@@ -199,7 +202,7 @@ pub struct TestReport {
 /// Cost of all training of one repeat, in floating-point operations.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FlopsReport {
-    /// 6 x parameters x tokens of stage 1, as the paper counts.
+    /// 6 x parameters x tokens of stage 1, as the paper counts: every sequence at its greatest length.
     pub paper: f64,
     /// What the mathematics needs: matrix products of real tokens, MLM head on masked rows only.
     pub needed: f64,
@@ -366,7 +369,7 @@ mod tests {
         let line = serde_json::to_string(&row).unwrap();
         assert_eq!(
             line,
-            r#"{"seed":42,"stage":2,"step":100,"dev_score":0.5,"seconds":0.0}"#
+            r#"{"seed":42,"stage":2,"step":100,"dev_score":0.5,"seconds":0.0,"time":0.0}"#
         );
         assert_eq!(serde_json::from_str::<MetricsRow>(&line).unwrap(), row);
     }

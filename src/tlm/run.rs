@@ -5,7 +5,11 @@
 //!      +-----------------------------------+
 //! ```
 //!
-//! Every step leaves its result in the [`RunDirectory`]; a run that was stopped or killed goes on from the last of them.
+//! `prepare` makes the texts ready, [`Repeat`] trains on them, once for each seed, `outcome` sums up. Every step leaves
+//! its result in the [`RunDirectory`]; a run that was stopped or killed goes on from the last of them.
+
+mod outcome;
+mod prepare;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,20 +18,22 @@ use std::time::Instant;
 
 use super::TlmError;
 use super::config::Config;
-use super::directory::RunDirectory;
-use super::observer::{Observer, Unit};
-use super::outcome::{
-    FlopsReport, MemoryReport, ModelReport, Report, SelectReport, SelectedPassage, Stage1Report, StageSeconds,
-    TestReport,
-};
-use super::repeat::{Finished, Progress, Repeat, Texts, checkpoint_name, finished_name};
-use super::select::{External, read_selected, select_external, write_selected};
+use super::directory::{METRICS_LOG, MODEL, RunDirectory, TOKENIZER};
+use super::model;
+use super::objective::{HeadOnExternal, head_gain};
+use super::observer::Observer;
+use super::outcome::{Report, StageSeconds, TestReport};
+use super::repeat::{Finished, Progress, Repeat, checkpoint_name, finished_name};
 use super::sizes;
-use crate::data::{Fields, LongTexts, Masking, Sequences, Task, TaskFiles, Tokenizer, VocabularySettings, WordCounts};
+use crate::data::{Fields, Masking, Task, TaskFiles};
+use crate::device::Sizes;
 use crate::device::choice::DeviceChoice;
-use crate::hub::{self, BertConfig};
+use crate::device::open::open;
+use crate::hub::{self, ModelDirectory};
 use crate::train::checkpoint;
 use crate::train::trainer::Trainer;
+use outcome::Sums;
+use prepare::Prepared;
 
 /// How a run is to be carried out.
 #[derive(Clone, Debug)]
@@ -42,71 +48,102 @@ pub struct RunOptions {
     pub stop: Arc<AtomicBool>,
 }
 
-/// Name of the log in a run directory.
-const LOG: &str = "metrics.jsonl";
-const SELECTED: &str = "selected.jsonl";
-const SELECT_REPORT: &str = "checkpoints/select.json";
-const TOKENIZER: &str = "checkpoints/tokenizer.json";
+/// Which stages a run has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stages {
+    /// Both, and the test.
+    All,
+    /// Selection and stage 1.
+    First,
+}
 
 /// The whole job.
 ///
 /// # Errors
 /// [`TlmError`]; its kind says whether the input was at fault or the run was interrupted and saved.
 pub fn run(config: &Config, options: &RunOptions, observer: &mut dyn Observer) -> Result<Report, TlmError> {
-    let mut job = Job::begin(config, options, observer)?;
-    let prepared = job.prepare(None)?;
-    job.repeats(prepared, None, false)
+    Job::begin(config, None, options, observer)?.carry_out(Stages::All)
 }
 
-/// Selection and stage 1 alone; `model/` is stage 1's model of the first seed.
+/// Selection and stage 1 alone; `model/` is stage 1's model of the first seed. [`run`] and [`finetune`] can go on from
+/// there.
 ///
 /// # Errors
-/// As [`run`].
-pub fn train(config: &Config, options: &RunOptions, observer: &mut dyn Observer) -> Result<Stage1Report, TlmError> {
-    let mut job = Job::begin(config, options, observer)?;
-    let prepared = job.prepare(None)?;
-    Ok(job.repeats(prepared, None, true)?.stage1)
+/// As [`run`]; [`TlmError::Refused`] for a configuration without stage 1.
+pub fn train(config: &Config, options: &RunOptions, observer: &mut dyn Observer) -> Result<Report, TlmError> {
+    if config.stage1.steps == 0 {
+        let message = "stage1.steps = 0: there is nothing to train; `tlm run` and `tlm finetune` do stage 2";
+        return Err(TlmError::Refused(message.to_owned()));
+    }
+    Job::begin(config, None, options, observer)?.carry_out(Stages::First)
 }
 
-/// Stage 2 alone, from the encoder of a model directory.
+/// Stage 2 and the test: from the encoder of the model directory `model`, in a run directory of its own; or without one,
+/// in the directory of a run whose stage 1 is done, where it goes on as [`run`] would.
 ///
 /// # Errors
-/// As [`run`]; a model that does not fit the configuration.
+/// As [`run`]; [`TlmError::Refused`] for a model that does not fit the configuration, or a directory in which stage 1 is
+/// not done.
 pub fn finetune(
     config: &Config,
-    model: &Path,
+    model: Option<&Path>,
     options: &RunOptions,
     observer: &mut dyn Observer,
 ) -> Result<Report, TlmError> {
-    let model = hub::open(model)?;
-    let mut job = Job::begin(config, options, observer)?;
-    let prepared = job.prepare(Some(&model))?;
-    job.repeats(prepared, Some(&model), false)
+    if config.stage2.steps == 0 {
+        let message = "stage2.steps = 0: there is nothing to fine-tune; give stage 2 some steps";
+        return Err(TlmError::Refused(message.to_owned()));
+    }
+    if model.is_some() {
+        return Job::begin(config, model, options, observer)?.carry_out(Stages::All);
+    }
+    let options = RunOptions {
+        resume: true,
+        ..options.clone()
+    };
+    let at = options.directory.display();
+    if !options.directory.is_dir() {
+        return Err(TlmError::Refused(format!(
+            "there is no run in {at}: do stage 1 there with `tlm train`, or name a model with --model"
+        )));
+    }
+    let job = Job::begin(config, None, &options, observer)?;
+    if let Some(seed) = job.seed_in_stage1()? {
+        return Err(TlmError::Refused(format!(
+            "stage 1 of seed {seed} is not done in {at}: go on with `tlm train --resume`, or name a model with --model"
+        )));
+    }
+    job.carry_out(Stages::All)
 }
 
+/// A run under way.
 struct Job<'a> {
     config: &'a Config,
     options: &'a RunOptions,
     observer: &'a mut dyn Observer,
     directory: RunDirectory,
+    /// What stage 2 alone starts from.
+    model: Option<(&'a Path, ModelDirectory)>,
     task: Task,
     begun: Instant,
     seconds: Vec<StageSeconds>,
+    /// Seconds that earlier processes spent on what is used again.
+    earlier: f64,
     notes: Vec<String>,
 }
 
-/// Texts in tokens, and what they were made with.
-struct Prepared {
-    texts: Texts,
-    tokenizer: Tokenizer,
-    select: SelectReport,
-    bert: BertConfig,
-}
-
 impl<'a> Job<'a> {
-    /// Reads the task before anything is written.
-    fn begin(config: &'a Config, options: &'a RunOptions, observer: &'a mut dyn Observer) -> Result<Job<'a>, TlmError> {
+    /// Reads the input and looks at the directory; nothing is written.
+    fn begin(
+        config: &'a Config,
+        model: Option<&'a Path>,
+        options: &'a RunOptions,
+        observer: &'a mut dyn Observer,
+    ) -> Result<Job<'a>, TlmError> {
         let begun = Instant::now();
+        // What is asked for and not there is found before the work.
+        sizes::batches(config)?;
+        open(options.device, Sizes::default())?;
         let files = TaskFiles {
             train: config.task.train.clone(),
             dev: config.task.dev.clone(),
@@ -118,18 +155,29 @@ impl<'a> Job<'a> {
             ..Fields::default()
         };
         let task = Task::read(&files, &fields)?;
-        let directory = RunDirectory::open(&options.directory, config, options.resume)?;
+        let opened = model.map(hub::open).transpose()?;
+        if let (Some(path), Some(opened)) = (model, &opened) {
+            let (length, most) = (config.model.max_length, opened.config.max_position_embeddings);
+            if length > most {
+                return Err(TlmError::Refused(format!(
+                    "{} has {most} positions: set model.max_length = {length} to at most that",
+                    path.display()
+                )));
+            }
+        }
+        let directory = RunDirectory::claim(&options.directory, config, model, options.resume)?;
         let mut job = Job {
             config,
             options,
             observer,
             directory,
+            model: model.zip(opened),
             task,
             begun,
             seconds: Vec::new(),
+            earlier: 0.0,
             notes: Vec::new(),
         };
-        job.open_log()?;
         let [train, dev, test] = job.task.empty;
         if train + dev + test > 0 {
             job.note(format!(
@@ -146,28 +194,48 @@ impl<'a> Job<'a> {
         Ok(job)
     }
 
-    /// The log goes on where the run goes on.
-    fn open_log(&mut self) -> Result<(), TlmError> {
-        let mut place = None;
-        if self.options.resume {
-            place = Some((self.config.run.seed, 1, 0));
-            for seed in self.config.seeds() {
-                if self.directory.file(&finished_name(seed)).is_file() {
-                    place = Some((seed, 2, u64::MAX));
-                    continue;
-                }
-                let path = self.directory.file(&checkpoint_name(seed));
-                if path.is_file() {
-                    let progress: Progress = checkpoint::read_progress(&path)?;
-                    place = Some((seed, progress.stage, progress.step));
-                }
-                break;
+    fn carry_out(mut self, stages: Stages) -> Result<Report, TlmError> {
+        let (stage1, rho1) = (&self.config.stage1, self.config.rho1());
+        if self.model.is_none() && stage1.steps > rho1 && rho1 > 0 && stage1.head_on_external == HeadOnExternal::Zero {
+            let gain = head_gain(rho1, stage1.optimizer.beta2);
+            self.note(format!(
+                "stage1.head_on_external = \"zero\": with rho1 = {rho1} an internal step moves the task head by up to \
+                 {gain:.1} times the learning rate"
+            ));
+        }
+        let places = self.places()?;
+        let prepared = self.prepare()?;
+        let log = self.directory.file(METRICS_LOG);
+        let places = self.options.resume.then_some(places.as_slice());
+        self.observer
+            .log_to(&log, places)
+            .map_err(TlmError::io("cannot begin the log"))?;
+        self.repeats(prepared, stages)
+    }
+
+    /// Where each repeat stands that an earlier process began: (seed, stage, steps done).
+    fn places(&self) -> Result<Vec<(u64, u8, u64)>, TlmError> {
+        let mut places = Vec::new();
+        for seed in self.config.seeds().filter(|_| !self.directory.is_new()) {
+            let path = self.directory.file(&checkpoint_name(seed));
+            if self.directory.file(&finished_name(seed)).is_file() {
+                places.push((seed, 2, u64::MAX));
+            } else if path.is_file() {
+                let progress: Progress = checkpoint::read_progress(&path)?;
+                places.push((seed, progress.stage, progress.step));
             }
         }
-        let path = self.directory.file(LOG);
-        self.observer
-            .log_to(&path, place)
-            .map_err(TlmError::io(format!("cannot write {}", path.display())))
+        Ok(places)
+    }
+
+    /// The first seed whose stage 1 is not done.
+    fn seed_in_stage1(&self) -> Result<Option<u64>, TlmError> {
+        let (places, steps) = (self.places()?, self.config.stage1.steps);
+        let done = |seed: u64| {
+            let place = places.iter().find(|place| place.0 == seed);
+            steps == 0 || place.is_some_and(|&(_, stage, step)| stage == 2 || step >= steps)
+        };
+        Ok(self.config.seeds().find(|&seed| !done(seed)))
     }
 
     fn note(&mut self, text: String) {
@@ -182,158 +250,32 @@ impl<'a> Job<'a> {
         });
     }
 
-    /// Selection, tokenizer, encoding.
-    fn prepare(&mut self, model: Option<&hub::ModelDirectory>) -> Result<Prepared, TlmError> {
-        let config = self.config;
-        let since = Instant::now();
-        let external = if model.is_none() && config.stage1.steps > 0 {
-            self.external()?
-        } else {
-            External {
-                passages: Vec::new(),
-                report: SelectReport {
-                    method: "none".into(),
-                    ..SelectReport::default()
-                },
-            }
-        };
-        self.timed("index and select", since);
-        let since = Instant::now();
-        let passages: Vec<&str> = external.passages.iter().map(|passage| passage.text.as_str()).collect();
-        let tokenizer = self.tokenizer(model, &passages)?;
-        self.timed("tokenizer", since);
-        let since = Instant::now();
-        let limit = config.model.max_length;
-        let total = (passages.len() + self.task.train.len() + self.task.dev.len() + self.task.test.len()) as u64;
-        self.observer.begin("tokenising", total, 0, Unit::Texts);
-        let mut encoded = None;
-        if !passages.is_empty() {
-            let (sequences, _) = tokenizer.encode(&passages, config.external_length(), LongTexts::Cut)?;
-            let (passages, pieces, tokens) = (passages.len(), sequences.len(), sequences.tokens());
-            self.note(format!(
-                "external data: {passages} passages, {pieces} sequences of at most {} tokens, {tokens} tokens",
-                config.external_length()
-            ));
-            encoded = Some(Arc::new(sequences));
-        }
-        let examples = |examples: &[crate::data::Example]| -> Result<Arc<Sequences>, TlmError> {
-            Ok(Arc::new(tokenizer.encode_examples(examples, limit)?.0))
-        };
-        let (train, dev, test) = (
-            examples(&self.task.train)?,
-            examples(&self.task.dev)?,
-            examples(&self.task.test)?,
-        );
-        self.observer.end();
-        self.timed("tokenising", since);
-        let labels = self.task.labels.clone();
-        let bert = match model {
-            Some(model) => {
-                let length = limit.min(model.config.max_position_embeddings);
-                BertConfig {
-                    labels,
-                    max_length: length,
-                    ..model.config.clone()
-                }
-            }
-            None => sizes::bert_config(config, tokenizer.vocab_size(), labels),
-        };
-        let texts = Texts {
-            external: encoded,
-            train,
-            dev,
-            test,
-        };
-        Ok(Prepared {
-            texts,
-            tokenizer,
-            select: external.report,
-            bert,
-        })
-    }
-
-    fn external(&mut self) -> Result<External, TlmError> {
-        let path = self.directory.file(SELECTED);
-        if let Some(report) = self
-            .directory
-            .read_json::<SelectReport>(SELECT_REPORT)?
-            .filter(|_| path.is_file())
-        {
-            let passages: Vec<SelectedPassage> = read_selected(&path)?;
-            self.note("the selection of the earlier process is used again".to_string());
-            return Ok(External { passages, report });
-        }
-        let texts: Vec<String> = self.task.train.iter().map(|example| example.text.clone()).collect();
-        let external = select_external(self.config, &texts, self.config.run.seed, self.observer)?;
-        write_selected(&path, &external.passages)?;
-        self.directory.write_json(SELECT_REPORT, &external.report)?;
-        Ok(external)
-    }
-
-    fn tokenizer(&mut self, model: Option<&hub::ModelDirectory>, passages: &[&str]) -> Result<Tokenizer, TlmError> {
-        let path = self.directory.file(TOKENIZER);
-        if path.is_file() {
-            return Ok(Tokenizer::load(&path)?);
-        }
-        let load = |file: &Path| {
-            let vocabulary = file.extension().is_some_and(|extension| extension == "txt");
-            if vocabulary {
-                Tokenizer::load_vocabulary(file, true)
-            } else {
-                Tokenizer::load(file)
-            }
-        };
-        let tokenizer = if let Some(model) = model {
-            load(&model.tokenizer)?
-        } else if let Some(file) = &self.config.tokenizer.file {
-            load(file)?
-        } else {
-            let task: Vec<&str> = self.task.train.iter().map(|example| example.text.as_str()).collect();
-            self.observer.begin(
-                "training the tokenizer",
-                (task.len() + passages.len()) as u64,
-                0,
-                Unit::Texts,
-            );
-            let mut words = WordCounts::default();
-            words.add(&task);
-            words.add(passages);
-            let settings = VocabularySettings {
-                vocab_size: self.config.tokenizer.vocab_size,
-                ..Default::default()
-            };
-            let tokenizer = Tokenizer::train(&words, &settings)?;
-            self.observer.end();
-            tokenizer
-        };
-        tokenizer.save(&path)?;
-        Ok(tokenizer)
-    }
-
     /// All repeats, then the report.
-    fn repeats(
-        &mut self,
-        prepared: Prepared,
-        model: Option<&hub::ModelDirectory>,
-        only_stage1: bool,
-    ) -> Result<Report, TlmError> {
+    fn repeats(mut self, prepared: Prepared, stages: Stages) -> Result<Report, TlmError> {
         let config = self.config;
-        let plans: Vec<_> = sizes::batches(config)?
+        let plans = match self.model {
+            Some(_) => sizes::finetune_batches(config)?,
+            None => sizes::batches(config)?,
+        };
+        let plans: Vec<_> = plans
             .into_iter()
-            .filter(|plan| model.is_none() || !plan.kind.is_masked())
             .map(|plan| (plan.kind, plan.capacity, plan.accumulate))
             .collect();
         let (optimizers, set) = sizes::optimizers(config);
         let mut trainer = Trainer::new(&prepared.bert, &plans, &optimizers, self.options.device)?;
         self.note(format!("device: {}", trainer.decision));
-        let parameters = trainer.params().parameters();
-        let encoder = model.map(|model| encoder_values(model, &trainer)).transpose()?;
+        let encoder = self
+            .model
+            .as_ref()
+            .map(|(_, model)| model::encoder_values(model, trainer.params()));
+        let encoder = encoder.transpose()?;
         let special = prepared.tokenizer.special();
         let masking = Masking::new(config.stage1.mask_rate, special, prepared.tokenizer.vocab_size())?;
         let mut finished = Vec::new();
-        let (mut stage1, mut stage2, mut test) = (0.0, 0.0, 0.0);
+        let mut tested = 0.0;
         for seed in config.seeds() {
             if let Some(done) = self.directory.read_json::<Finished>(&finished_name(seed))? {
+                self.earlier += done.report.stage1.seconds + done.report.stage2.seconds;
                 finished.push(done);
                 continue;
             }
@@ -342,7 +284,7 @@ impl<'a> Job<'a> {
                 trainer: &mut trainer,
                 texts: &prepared.texts,
                 directory: &self.directory,
-                masking: Some(masking),
+                masking,
                 optimizers: set,
                 stop: &self.options.stop,
                 observer: self.observer,
@@ -350,110 +292,44 @@ impl<'a> Job<'a> {
                 best: None,
             };
             repeat.start(seed, encoder.as_deref())?;
+            self.earlier += repeat.progress.stage1.seconds + repeat.progress.seconds;
             if repeat.progress.stage == 1 {
                 repeat.stage1()?;
-                if !only_stage1 {
-                    repeat.begin_stage2()?;
+            }
+            let mut scores = TestReport::default();
+            if stages == Stages::All {
+                // Without stage 2 the head that stage 1 trained is the one to be tested.
+                if config.stage2.steps > 0 {
+                    if repeat.progress.stage == 1 {
+                        repeat.begin_stage2()?;
+                    }
+                    repeat.stage2()?;
                 }
+                let since = Instant::now();
+                scores = repeat.test()?;
+                tested += since.elapsed().as_secs_f64();
             }
-            if !only_stage1 {
-                repeat.stage2()?;
-            }
-            let since = Instant::now();
-            let scores = if only_stage1 {
-                TestReport::default()
-            } else {
-                repeat.test()?
-            };
-            test += since.elapsed().as_secs_f64();
             let done = Finished {
                 report: repeat.report(scores),
                 flops: repeat.progress.flops,
             };
-            stage1 += done.report.stage1.seconds;
-            stage2 += done.report.stage2.seconds;
             if finished.is_empty() {
-                save_model(
-                    &self.directory.file("model"),
-                    &mut trainer,
-                    &self.directory.file(TOKENIZER),
-                )?;
+                let tokenizer = self.directory.file(TOKENIZER);
+                model::save(&self.directory.file(MODEL), &mut trainer, &tokenizer)?;
             }
-            if !only_stage1 {
+            if stages == Stages::All {
                 self.directory.write_json(&finished_name(seed), &done)?;
             }
             finished.push(done);
         }
-        for (name, seconds) in [("stage 1", stage1), ("stage 2", stage2), ("test", test)] {
-            self.seconds.push(StageSeconds {
-                name: name.to_string(),
-                seconds,
-            });
-        }
-        let first = finished.first().cloned().unwrap_or_default();
-        let padded = config.stage1.steps as f64 * config.stage1.batch as f64 * config.model.max_length as f64;
-        let mut report = Report {
-            task: config.task.name.clone(),
-            device: trainer.decision.clone(),
-            labels: prepared.bert.labels.clone(),
+        let sums = Sums {
+            bert: &prepared.bert,
             select: prepared.select,
-            flops: FlopsReport {
-                paper: 6.0 * parameters as f64 * if model.is_some() { 0.0 } else { padded },
-                needed: first.flops[0],
-                executed: first.flops[1],
-            },
-            memory: MemoryReport {
-                planned_bytes: trainer.planned_bytes,
-                peak_rss_bytes: None,
-            },
-            seconds: self.begun.elapsed().as_secs_f64(),
-            stages: std::mem::take(&mut self.seconds),
-            model: ModelReport {
-                layers: prepared.bert.num_hidden_layers,
-                hidden: prepared.bert.hidden_size,
-                heads: prepared.bert.num_attention_heads,
-                vocab_size: prepared.bert.vocab_size,
-                parameters: parameters as u64,
-            },
-            notes: self.notes.clone(),
-            config: config.to_toml(),
-            version: env!("CARGO_PKG_VERSION").to_string(),
-            ..Report::default()
+            parameters: trainer.params().parameters(),
+            device: trainer.decision.clone(),
+            planned_bytes: trainer.planned_bytes,
+            tested,
         };
-        report.set_repeats(finished.into_iter().map(|done| done.report).collect());
-        Ok(report)
+        Ok(self.report(finished, sums))
     }
-}
-
-/// The parameters of a model directory in the trainer's layout; the task head stays zero.
-fn encoder_values(model: &hub::ModelDirectory, trainer: &Trainer) -> Result<Vec<f32>, TlmError> {
-    let table = trainer.params();
-    let mut flat = vec![0.0f32; table.words()];
-    for (spec, offset) in table.iter().filter(|(spec, _)| !spec.head) {
-        // A bare encoder has no MLM head; fine-tuning does not use it.
-        if spec.name.starts_with("cls.") && !model.weights.contains(&spec.name) {
-            continue;
-        }
-        flat[offset..offset + spec.len()].copy_from_slice(&model.weights.read(&spec.name, &spec.shape())?);
-    }
-    Ok(flat)
-}
-
-/// Writes the model on the device as a model directory.
-fn save_model(path: &Path, trainer: &mut Trainer, tokenizer: &Path) -> Result<(), TlmError> {
-    let what = format!("cannot read {}", tokenizer.display());
-    let tokenizer = std::fs::read_to_string(tokenizer).map_err(TlmError::io(what))?;
-    let params = trainer.download_params()?;
-    let table = trainer.params();
-    let shapes: Vec<Vec<usize>> = table.iter().map(|(spec, _)| spec.shape()).collect();
-    let tensors: Vec<hub::Tensor> = table
-        .iter()
-        .zip(&shapes)
-        .map(|((spec, offset), shape)| hub::Tensor {
-            name: &spec.name,
-            shape,
-            data: &params[offset..offset + spec.len()],
-        })
-        .collect();
-    Ok(hub::save(path, trainer.config(), &tensors, &tokenizer)?)
 }

@@ -4,6 +4,7 @@
 //! ```text
 //! sequences  = batch / accumulate                    of one forward pass
 //! tokens     = sequences * max_length                packed, so this is reached only if every text is that long
+//! evaluation = the tokens of the largest of these    whole sequences
 //! masked     = mean + 6 standard deviations          of tokens Bernoulli draws at mask_rate
 //! ```
 
@@ -88,11 +89,24 @@ fn masked_rows(tokens: usize, rate: f64) -> Result<usize, TlmError> {
 /// # Errors
 /// As [`capacity`].
 pub fn batches(config: &Config) -> Result<Vec<PlannedBatch>, TlmError> {
+    batches_of(config, config.stage1.steps)
+}
+
+/// The plans over batches of stage 2 alone.
+///
+/// # Errors
+/// As [`capacity`].
+pub fn finetune_batches(config: &Config) -> Result<Vec<PlannedBatch>, TlmError> {
+    batches_of(config, 0)
+}
+
+/// The plans for so many steps of stage 1, and for stage 2.
+fn batches_of(config: &Config, stage1_steps: u64) -> Result<Vec<PlannedBatch>, TlmError> {
     let (stage1, stage2) = (&config.stage1, &config.stage2);
-    let (external, internal) = step_counts(stage1.steps, config.rho1());
+    let (external, internal) = step_counts(stage1_steps, config.rho1());
     let (batch1, batch2) = (stage1.batch / stage1.accumulate, stage2.batch / stage2.accumulate);
     let (length, rate) = (config.model.max_length, Some(stage1.mask_rate));
-    let mut plans = Vec::new();
+    let mut plans: Vec<PlannedBatch> = Vec::new();
     let mut add = |kind, capacity, accumulate: usize| {
         plans.push(PlannedBatch {
             kind,
@@ -120,7 +134,15 @@ pub fn batches(config: &Config) -> Result<Vec<PlannedBatch>, TlmError> {
     if stage2.steps > 0 {
         add(Kind::Finetune, capacity(batch2, length, None)?, stage2.accumulate);
     }
-    add(Kind::Evaluate, capacity(batch2, length, None)?, 1);
+    // As many tokens at a time as the largest training batch has: evaluation then needs no memory of its own, and what
+    // comes out does not depend on it.
+    let most = plans.iter().map(|plan| plan.capacity.tokens as usize).max();
+    let sequences = (most.unwrap_or(0) / length).max(1);
+    plans.push(PlannedBatch {
+        kind: Kind::Evaluate,
+        capacity: capacity(sequences, length, None)?,
+        accumulate: false,
+    });
     Ok(plans)
 }
 
@@ -232,13 +254,13 @@ mod tests {
                 (Kind::External, 64, 64, false),
                 (Kind::Joint, 64, 128, false),
                 (Kind::Finetune, 32, 128, false),
-                (Kind::Evaluate, 32, 128, false),
+                (Kind::Evaluate, 64, 128, false),
             ]
         );
         let internal = kinds(&["stage1.rho1=0", "stage2.steps=0"]);
         assert_eq!(
             internal,
-            [(Kind::Joint, 64, 128, false), (Kind::Evaluate, 32, 128, false)]
+            [(Kind::Joint, 64, 128, false), (Kind::Evaluate, 64, 128, false)]
         );
         let accumulated = kinds(&["stage1.steps=0", "stage2.accumulate=4"]);
         assert_eq!(

@@ -19,49 +19,40 @@ use crate::hub::{HubError, Tensor, WeightsFile, weights};
 
 const PROGRESS: &str = "progress";
 
-/// The flat buffers of a run.
+/// The flat buffers of a run, each of the same length.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct State {
     /// Parameters.
     pub params: Vec<f32>,
-    /// AdamW's first moment.
-    pub moment1: Vec<f32>,
-    /// AdamW's second moment.
-    pub moment2: Vec<f32>,
+    /// AdamW's two moments.
+    pub moments: [Vec<f32>; 2],
     /// Parameters of the best development score.
     pub best: Option<Vec<f32>>,
 }
 
-/// Writes a checkpoint.
+/// Writes a checkpoint; `best` are the parameters of the best development score, once there is one.
 ///
 /// # Errors
 /// [`HubError::Write`] with path and remedy; an older checkpoint of that name then stays.
-pub fn write(path: &Path, state: &State, progress: &impl Serialize) -> Result<(), HubError> {
-    let shape = [state.params.len()];
+pub fn write(
+    path: &Path,
+    params: &[f32],
+    moments: &[Vec<f32>; 2],
+    best: Option<&[f32]>,
+    progress: &impl Serialize,
+) -> Result<(), HubError> {
+    let shape = [params.len()];
+    let tensor = |name, data| Tensor {
+        name,
+        shape: &shape,
+        data,
+    };
     let mut tensors = vec![
-        Tensor {
-            name: "params",
-            shape: &shape,
-            data: &state.params,
-        },
-        Tensor {
-            name: "moment1",
-            shape: &shape,
-            data: &state.moment1,
-        },
-        Tensor {
-            name: "moment2",
-            shape: &shape,
-            data: &state.moment2,
-        },
+        tensor("params", params),
+        tensor("moment1", &moments[0]),
+        tensor("moment2", &moments[1]),
     ];
-    if let Some(best) = &state.best {
-        tensors.push(Tensor {
-            name: "best",
-            shape: &shape,
-            data: best,
-        });
-    }
+    tensors.extend(best.map(|best| tensor("best", best)));
     let progress = serde_json::to_string(progress).expect("progress is plain data");
     weights::write(path, &tensors, &[(PROGRESS, &progress)])
 }
@@ -75,13 +66,8 @@ pub fn read<P: DeserializeOwned>(path: &Path, words: usize) -> Result<(State, P)
     let tensor = |name: &str| file.read(name, &[words]).map_err(|error| refused(path, error));
     let state = State {
         params: tensor("params")?,
-        moment1: tensor("moment1")?,
-        moment2: tensor("moment2")?,
-        best: if file.contains("best") {
-            Some(tensor("best")?)
-        } else {
-            None
-        },
+        moments: [tensor("moment1")?, tensor("moment2")?],
+        best: file.contains("best").then(|| tensor("best")).transpose()?,
     };
     Ok((state, progress(&file, path)?))
 }
@@ -102,7 +88,7 @@ fn progress<P: DeserializeOwned>(file: &WeightsFile, path: &Path) -> Result<P, T
 }
 
 fn refused(path: &Path, why: impl std::fmt::Display) -> TrainError {
-    let message = format!("{why}; delete it and run again without --resume, or restore it");
+    let message = format!("{why}; restore it, or delete it: its repeat then begins anew");
     TrainError::Checkpoint {
         path: path.to_path_buf(),
         message,
@@ -117,8 +103,7 @@ mod tests {
         let numbers = |salt: f32| (0..100).map(|index| (index as f32 * salt).sin()).collect::<Vec<f32>>();
         State {
             params: numbers(0.1),
-            moment1: numbers(0.2),
-            moment2: numbers(0.3),
+            moments: [numbers(0.2), numbers(0.3)],
             best: Some(numbers(0.4)),
         }
     }
@@ -128,7 +113,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.safetensors");
         for state in [state(), State { best: None, ..state() }] {
-            write(&path, &state, &(7u64, "stage")).unwrap();
+            let best = state.best.as_deref();
+            write(&path, &state.params, &state.moments, best, &(7u64, "stage")).unwrap();
             let (read, progress): (State, (u64, String)) = read(&path, 100).unwrap();
             assert_eq!((read, progress), (state, (7, "stage".to_string())));
         }
@@ -138,11 +124,12 @@ mod tests {
     fn a_truncated_or_foreign_checkpoint_is_refused_with_its_path() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.safetensors");
-        write(&path, &state(), &1u64).unwrap();
+        let state = state();
+        write(&path, &state.params, &state.moments, None, &1u64).unwrap();
         let message = |words| read::<u64>(&path, words).unwrap_err().to_string();
         assert!(message(99).contains("state.safetensors"), "another model's size");
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
-        assert!(message(100).contains("damaged") && message(100).contains("--resume"));
+        assert!(message(100).contains("damaged") && message(100).contains("delete it"));
     }
 }

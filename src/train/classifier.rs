@@ -18,8 +18,9 @@ use crate::device::{Device, Program};
 use crate::kernel::StepParams;
 use crate::plan::{Plan, Space};
 
-/// Logits `[examples, classes]`, row-major, of all sequences in their order, `batch` of them at a time. `program` is
-/// the `evaluate` plan `plan` loaded on `device`, recorded for `capacity`.
+/// Logits `[examples, classes]`, row-major, of all sequences in their order, as many at a time as `capacity` holds, for
+/// which the `evaluate` plan `plan` was recorded; `program` is the plan on `device`. `progress` is told how many sequences
+/// are done.
 ///
 /// # Errors
 /// [`TrainError::Data`] for a batch that does not fit the capacity, [`TrainError::Device`].
@@ -31,12 +32,13 @@ pub fn logits(
     program: Program,
     plan: &Plan,
     sequences: &Arc<Sequences>,
-    batch: usize,
     capacity: BatchCapacity,
+    progress: &mut dyn FnMut(usize),
 ) -> Result<Vec<f32>, TrainError> {
     let output = plan.output("class_logits").expect("an evaluate plan gives logits");
     let offsets = plan.input("cu_seqlens").expect("every plan over a batch has offsets");
     let classes = output.words / (offsets.words - 1);
+    let batch = capacity.sequences;
     let batches = EvaluationBatches::new(Arc::clone(sequences), batch, capacity)?;
     let mut packed = Batch::new(capacity);
     let mut block = InputBlock::new(plan.input_words());
@@ -47,6 +49,7 @@ pub fn logits(
         device.write(Space::Inputs, 0, block.words())?;
         device.run(program)?;
         device.read(Space::Readback, output.offset, bytemuck::cast_slice_mut(rows))?;
+        progress((index as usize * batch + batch).min(sequences.len()));
     }
     Ok(logits)
 }
@@ -58,6 +61,17 @@ pub fn predictions(logits: &[f32], classes: usize) -> Vec<u32> {
         (0..row.len()).fold(0, better) as u32
     };
     logits.chunks_exact(classes.max(1)).map(largest).collect()
+}
+
+/// Mean over the examples of the cross entropy `log sum_c exp(logits[c]) - logits[label]`, in f64; 0 of no examples.
+/// `logits` is `[examples, classes]`.
+pub fn mean_loss(logits: &[f32], labels: &[u32], classes: usize) -> f64 {
+    let losses = logits.chunks_exact(classes.max(1)).zip(labels).map(|(row, &label)| {
+        let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = row.iter().map(|&x| libm::exp(f64::from(x) - f64::from(most))).sum();
+        libm::log(sum) - (f64::from(row[label as usize]) - f64::from(most))
+    });
+    losses.sum::<f64>() / labels.len().max(1) as f64
 }
 
 /// Softmax of one row of logits: probabilities that sum to 1.
@@ -81,6 +95,16 @@ mod tests {
         assert_eq!(predictions(&[0.5, 2.0, 2.0, -1.0, -3.0, -1.0], 3), [1, 0]);
         assert_eq!(predictions(&[], 3), [0; 0]);
         assert_eq!(predictions(&[f32::NEG_INFINITY, f32::NEG_INFINITY], 2), [0]);
+    }
+
+    // log(e^2 + 1 + e^-1) - 2 by hand: log 8.756935540102092 = 2.169846049...; two classes at 0: log 2.
+    #[test]
+    fn the_mean_loss_is_the_cross_entropy_of_the_labels() {
+        let known = 8.756_935_540_102_092_f64.ln() - 2.0;
+        assert_relative_eq!(mean_loss(&[2.0, 0.0, -1.0], &[0], 3), known, max_relative = 1e-14);
+        let two = mean_loss(&[0.0, 0.0, 700.0, 1000.0], &[1, 0], 2);
+        assert_relative_eq!(two, (2.0_f64.ln() + 300.0) / 2.0, max_relative = 1e-14);
+        assert_eq!(mean_loss(&[], &[], 2), 0.0);
     }
 
     // e^2 / (e^2 + 1 + e^-1) by hand: 7.389_056_098_930_65 / 8.756935540102092.

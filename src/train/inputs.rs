@@ -11,7 +11,8 @@
 //! A loss over rows is a weighted sum on the device. The weights are `factor / rows` here ([`row_weight`]), so that the
 //! kernels know nothing of means, of the two losses' factors, or of batches without any masked token.
 
-use crate::data::Batch;
+use crate::bert::Capacity;
+use crate::data::{Batch, BatchCapacity};
 use crate::kernel::StepParams;
 use crate::plan::Plan;
 
@@ -20,6 +21,15 @@ use crate::plan::Plan;
 pub struct InputBlock {
     words: Vec<u32>,
     used: usize,
+}
+
+/// A plan's capacity as batches are packed for it.
+pub fn batch_capacity(capacity: &Capacity) -> BatchCapacity {
+    BatchCapacity {
+        tokens: capacity.tokens as usize,
+        sequences: capacity.sequences as usize,
+        masked: capacity.masked as usize,
+    }
 }
 
 /// Weight of one row in a mean over `rows` rows that counts with `factor`: factor / rows, and 0 where a batch has no

@@ -1,8 +1,10 @@
-//! Training: schedules, metrics, the trainer that drives a device, checkpoints.
+//! Training: schedules, metrics, the feed that prepares steps, the trainer that drives a device, checkpoints.
 
 pub mod checkpoint;
 pub mod classifier;
 mod error;
+pub mod feed;
+pub mod flops;
 pub mod inputs;
 pub mod metrics;
 pub mod schedule;

@@ -178,7 +178,7 @@ fn labels_follow_their_examples() {
             label,
         })
         .collect();
-    let (sequences, _) = tokenizer.encode_examples(&examples, 8).unwrap();
+    let (sequences, _) = tokenizer.encode_examples(&examples, 8, &|_| ()).unwrap();
     assert_eq!(sequences.labels(), (0..12).collect::<Vec<u32>>());
     let error = Sequences::clone(&sequences)
         .set_labels(vec![0])

@@ -236,11 +236,7 @@ impl Config {
 
     /// Words per passage that a corpus given as documents is cut into; none: inputs are passages as they are.
     pub fn passage_words(&self) -> Option<usize> {
-        match self.corpus.passage_words {
-            PassageWords::Auto => Some((self.external_length() * 3 / 4).max(1)),
-            PassageWords::AsGiven => None,
-            PassageWords::Words(words) => Some(words),
-        }
+        self.corpus.passage_words.words(self.external_length())
     }
 
     /// External data with this rank or a higher one is not used.

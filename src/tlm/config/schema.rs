@@ -38,6 +38,8 @@ pub enum Kind {
     Whole(u64, u64),
     /// A number from 0 to below 1.
     Rate,
+    /// A number above 0 and below 1.
+    PositiveRate,
     /// A number from 0 to 1.
     UnitInterval,
     /// A number of at least 0.
@@ -167,7 +169,7 @@ pub const KEYS: &[Key] = &[
         "normalised: (rho2 L_mlm + L_task) / (rho2 + 1), the published code; literal: rho2 L_mlm + L_task, the paper."),
     key("stage1", "head_on_external", Kind::Choice(&["zero", "skip"]),
         "zero: external steps update the task head with a zero gradient (published code); skip: they leave it alone."),
-    key("stage1", "mask_rate", Kind::Rate,
+    key("stage1", "mask_rate", Kind::PositiveRate,
         "Probability that a token is masked: 80 % [MASK], 10 % a random token, 10 % itself."),
     key("stage1", "external_length", Kind::Whole(8, LARGE),
         "Longest external text in tokens with [CLS] and [SEP]; a multiple of 4."),
@@ -256,6 +258,7 @@ impl Kind {
             Kind::Whole(least, most) if *most < LARGE - 1 => format!("a whole number from {least} to {most}"),
             Kind::Whole(least, _) => format!("a whole number of at least {least} (below 2^32)"),
             Kind::Rate => "a number from 0 to below 1".to_owned(),
+            Kind::PositiveRate => "a number above 0 and below 1".to_owned(),
             Kind::UnitInterval => "a number from 0 to 1".to_owned(),
             Kind::NotNegative => "a number of at least 0".to_owned(),
             Kind::Positive => "a number above 0".to_owned(),
@@ -264,7 +267,7 @@ impl Kind {
                 format!("one of {}", words.join(", "))
             }
             Kind::Query => "\"text\"".to_owned(),
-            Kind::PassageWords => "\"auto\", \"as_given\" or a number of words above 0".to_owned(),
+            Kind::PassageWords => PassageWords::EXPECTED.to_owned(),
         }
     }
 
@@ -296,6 +299,7 @@ impl Kind {
                 (*least..=*most).contains(&whole).then(|| value.clone())
             }
             Kind::Rate => number(|number| (0.0..1.0).contains(&number)),
+            Kind::PositiveRate => number(|number| number > 0.0 && number < 1.0),
             Kind::UnitInterval => number(|number| (0.0..=1.0).contains(&number)),
             Kind::NotNegative => number(|number| number >= 0.0),
             Kind::Positive => number(|number| number > 0.0),

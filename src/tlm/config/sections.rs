@@ -294,14 +294,37 @@ impl TryFrom<toml::Value> for PassageWords {
     type Error = String;
 
     fn try_from(value: toml::Value) -> Result<PassageWords, String> {
-        match (
-            value.as_str(),
-            value.as_integer().and_then(|words| usize::try_from(words).ok()),
-        ) {
-            (Some("auto"), _) => Ok(PassageWords::Auto),
-            (Some("as_given"), _) => Ok(PassageWords::AsGiven),
-            (_, Some(words)) if words > 0 => Ok(PassageWords::Words(words)),
-            _ => Err("\"auto\", \"as_given\" or a number of words above 0".to_owned()),
+        match value {
+            toml::Value::String(word) if word.parse::<usize>().is_err() => word.parse(),
+            toml::Value::Integer(words) => words.to_string().parse(),
+            _ => Err(PassageWords::EXPECTED.to_owned()),
+        }
+    }
+}
+
+impl FromStr for PassageWords {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<PassageWords, String> {
+        match (text, text.parse()) {
+            ("auto", _) => Ok(PassageWords::Auto),
+            ("as_given", _) => Ok(PassageWords::AsGiven),
+            (_, Ok(words)) if words > 0 => Ok(PassageWords::Words(words)),
+            _ => Err(PassageWords::EXPECTED.to_owned()),
+        }
+    }
+}
+
+impl PassageWords {
+    /// What values there are.
+    pub const EXPECTED: &str = "\"auto\", \"as_given\" or a number of words above 0";
+
+    /// Words per passage for sequences of up to `length` tokens; none: documents are passages as they are.
+    pub fn words(self, length: usize) -> Option<usize> {
+        match self {
+            PassageWords::Auto => Some((length * 3 / 4).max(1)),
+            PassageWords::AsGiven => None,
+            PassageWords::Words(words) => Some(words),
         }
     }
 }

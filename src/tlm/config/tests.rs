@@ -184,7 +184,9 @@ fn every_key_of_the_table_is_printed_with_its_meaning_and_can_be_set() {
             ),
             Kind::File | Kind::Directory => ("x".to_owned(), Some("\"/data/chemprot/x\"")),
             Kind::Text | Kind::Name => ("some text".to_owned(), Some("\"some text\"")),
-            Kind::Rate | Kind::UnitInterval | Kind::NotNegative | Kind::Positive => ("0.125".to_owned(), None),
+            Kind::Rate | Kind::PositiveRate | Kind::UnitInterval | Kind::NotNegative | Kind::Positive => {
+                ("0.125".to_owned(), None)
+            }
         };
         // The structures must take the value: reading it back from the print proves that none is dropped.
         let all = parse::parse(

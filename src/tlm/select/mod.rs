@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::TlmError;
-use super::config::{Config, Query, SelectMethod};
+use super::config::{Config, PassageWords, Query, SelectMethod};
 use super::observer::Observer;
 use super::outcome::{SelectReport, SelectedPassage, SourceCount};
 use crate::atomic;
@@ -44,7 +44,7 @@ pub struct External {
 pub enum Corpus {
     /// An index directory.
     Index(PathBuf),
-    /// Files or patterns of passages, taken as they are.
+    /// Files or patterns of passages or documents.
     Files(Vec<String>),
 }
 
@@ -53,6 +53,10 @@ pub enum Corpus {
 pub struct SelectRequest {
     /// Where from.
     pub corpus: Corpus,
+    /// How documents become passages; `auto` for the default length of external texts.
+    pub passage_words: PassageWords,
+    /// Column or JSON field of the corpus' text.
+    pub corpus_text_column: String,
     /// Files or patterns of the queries' texts.
     pub queries: Vec<String>,
     /// Column or JSON field of the queries' text.
@@ -145,8 +149,14 @@ pub fn select(request: &SelectRequest, observer: &mut dyn Observer) -> Result<Se
     };
     let selection = Selection {
         inputs,
-        fields: Fields::default(),
-        passage_words: None,
+        fields: Fields {
+            text: request.corpus_text_column.clone(),
+            ..Fields::default()
+        },
+        passage_words: request
+            .passage_words
+            .words(Config::default().external_length())
+            .and_then(NonZeroUsize::new),
         method: request.method,
         top_k: request.top_k,
         rank_cut: request.top_k,

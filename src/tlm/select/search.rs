@@ -12,7 +12,6 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use rayon::prelude::*;
 
@@ -23,9 +22,12 @@ use crate::tlm::TlmError;
 use crate::tlm::config::SelectMethod;
 use crate::tlm::observer::{Observer, Unit};
 use crate::tlm::outcome::{SelectReport, SelectedPassage};
+use crate::tlm::watched::watched;
 
 /// Documents that are cut and indexed together, at most.
 const PIECE_DOCUMENTS: usize = 1 << 15;
+/// Documents between two words to the observer.
+const TOLD_DOCUMENTS: usize = 1 << 9;
 /// Bytes of text that are cut and indexed together, about.
 const PIECE_BYTES: usize = 64 << 20;
 
@@ -63,10 +65,15 @@ impl Selection<'_> {
             index.vocabulary().len(),
             self.analyzer
         ));
-        let search = |progress: retrieval::Progress| {
-            retrieval::search(&index, queries, self.top_k as usize, &self.bm25, progress)
-        };
-        let results = watched("searching", queries.len() as u64, observer, search)?;
+        let texts = queries.len() as u64;
+        let results = watched("searching", texts, observer, |position| {
+            // The search counts its own units; they are shown as texts.
+            let progress = |done: u64, total: u64| {
+                let texts = u128::from(texts) * u128::from(done) / u128::from(total.max(1));
+                position.fetch_max(texts as u64, Ordering::Relaxed);
+            };
+            retrieval::search(&index, queries, self.top_k as usize, &self.bm25, &progress)
+        })?;
         let silent = results.without_terms.len() as u64;
         if silent > 0 {
             observer.note(&format!(
@@ -180,6 +187,9 @@ impl Selection<'_> {
                 };
                 bytes += passage.text.len();
                 piece.push(passage);
+                if piece.len().is_multiple_of(TOLD_DOCUMENTS) {
+                    observer.advance(bytes_read.load(Ordering::Relaxed), "");
+                }
             }
             if piece.is_empty() {
                 observer.end();
@@ -218,34 +228,4 @@ impl From<&Selected> for Chosen {
             score: Some((selected.score * 1e6).round() / 1e6),
         }
     }
-}
-
-/// Runs `job` on a thread of its own and tells the observer, whom only this thread may speak to, how far it is:
-/// the job's share done as a share of `texts`.
-fn watched<T: Send>(
-    work: &str,
-    texts: u64,
-    observer: &mut dyn Observer,
-    job: impl FnOnce(retrieval::Progress) -> T + Send,
-) -> T {
-    observer.begin(work, texts, 0, Unit::Texts);
-    let position = AtomicU64::new(0);
-    let watcher = std::thread::current();
-    let result = std::thread::scope(|scope| {
-        let job = scope.spawn(|| {
-            let result = job(&|done, total| {
-                let texts = u128::from(texts) * u128::from(done) / u128::from(total.max(1));
-                position.fetch_max(texts as u64, Ordering::Relaxed);
-            });
-            watcher.unpark();
-            result
-        });
-        while !job.is_finished() {
-            std::thread::park_timeout(Duration::from_millis(20));
-            observer.advance(position.load(Ordering::Relaxed), "");
-        }
-        job.join()
-    });
-    observer.end();
-    result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

@@ -1,0 +1,38 @@
+//! Work that only says how far it is: done on a thread of its own, while this one tells the observer.
+//!
+//! An [`Observer`] belongs to one thread; parallel work counts into an atomic number.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::observer::{Observer, Unit};
+
+/// How often the observer is told.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Runs `job`, which counts the texts that it has done, and shows it as `work` over `texts` texts.
+pub(super) fn watched<T: Send>(
+    work: &str,
+    texts: u64,
+    observer: &mut dyn Observer,
+    job: impl FnOnce(&AtomicU64) -> T + Send,
+) -> T {
+    observer.begin(work, texts, 0, Unit::Texts);
+    let position = AtomicU64::new(0);
+    let watcher = std::thread::current();
+    let result = std::thread::scope(|scope| {
+        let job = scope.spawn(|| {
+            let result = job(&position);
+            watcher.unpark();
+            result
+        });
+        while !job.is_finished() {
+            std::thread::park_timeout(PAUSE);
+            observer.advance(position.load(Ordering::Relaxed), "");
+        }
+        job.join()
+    });
+    observer.advance(position.load(Ordering::Relaxed), "");
+    observer.end();
+    result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
