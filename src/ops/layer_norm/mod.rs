@@ -228,7 +228,9 @@ pub fn layer_norm(r: &mut Recorder, x: Value, norm: Norm, dropout: f32) -> Resul
     r.launch(&FORWARD, &[x, norm.gamma, norm.beta, y, stats], &norm.constants(rate))?;
     r.backward(&[y], move |r| {
         let Some(dy) = r.incoming(y) else { return Ok(()) };
-        let Some(dx) = r.outgoing(x)? else { return Ok(()) };
+        let Some(dx) = r.outgoing(x)? else {
+            return Err(r.unsupported("layer_norm needs a gradient of its input".to_string()));
+        };
         let blocks = bias_grad::blocks(info.rows);
         let dgamma = r.value("dgamma partials", blocks, info.width);
         let dbeta = r.value("dbeta partials", blocks, info.width);
