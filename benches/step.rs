@@ -264,8 +264,14 @@ fn preset(name: &str, layers: usize, width: usize, heads: usize, vocabulary: usi
         adamw: settings,
         head: plans::HeadUpdate::Joined,
     };
-    let external =
-        plans::batch(plans::Kind::External, &config, &params, &CAPACITY, false).expect("sizes are supported");
+    let external = plans::batch(
+        plans::Kind::External,
+        &config,
+        &params,
+        &CAPACITY,
+        plans::Form::default(),
+    )
+    .expect("sizes are supported");
     let update = plans::update(&params, &optimizer).expect("sizes are supported");
     let sizes = Sizes::of(params.words(), true, &[&external, &update]);
     // 82 to 128 tokens, mean 105.

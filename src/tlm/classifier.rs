@@ -78,7 +78,7 @@ impl Classifier {
             masked: 0,
             max_length: config.max_length as u32,
         };
-        let plan = plans::batch(Kind::Evaluate, &config, &params, &capacity, false)?;
+        let plan = plans::batch(Kind::Evaluate, &config, &params, &capacity, plans::Form::default())?;
         let Opened { mut device, decision } = open(choice, Sizes::of(params.words(), false, &[&plan]))?;
         let program = device.load(&plan)?;
         device.write(Space::Params, 0, bytemuck::cast_slice(&parameters(&params, &weights)?))?;

@@ -321,7 +321,7 @@ impl<'a> Job<'a> {
         let plans: Vec<_> = sizes::batches(config)?
             .into_iter()
             .filter(|plan| model.is_none() || !plan.kind.is_masked())
-            .map(|plan| (plan.kind, plan.capacity, plan.accumulate))
+            .map(|plan| (plan.kind, plan.capacity, plan.form))
             .collect();
         let (optimizers, set) = sizes::optimizers(config);
         let mut trainer = Trainer::new(&prepared.bert, &plans, &optimizers, self.options.device)?;

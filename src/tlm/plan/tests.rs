@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::bert::plans::Form;
 use crate::device::choice::DeviceChoice;
 use crate::device::cpu::CpuDevice;
 use crate::device::{Device, DeviceError};
@@ -137,7 +138,7 @@ fn the_planned_sizes_are_enough_for_the_cpu_and_no_word_too_many() {
     let bert = sizes::bert_config(&config, 500, vec!["a".to_owned(), "b".to_owned()]);
     let params = bert::parameters(&bert);
     let capacity = sizes::batches(&config).unwrap()[0].capacity;
-    let recorded = batch(Kind::External, &bert, &params, &capacity, false).unwrap();
+    let recorded = batch(Kind::External, &bert, &params, &capacity, Form::default()).unwrap();
     let enough = Sizes::of(params.words(), true, &[&recorded]);
     assert!(CpuDevice::new(enough, 1).unwrap().load(&recorded).is_ok());
     let short = Sizes {
