@@ -2,7 +2,6 @@
 
 use super::*;
 use tlm::ops::attention::{Attention, attention};
-use tlm::ops::dropout::Rate;
 use tlm::ops::layer_norm::layer_norm;
 
 fn norm(r: &mut Recorder) -> Result<Norm, PlanError> {
@@ -52,7 +51,7 @@ fn a_regions_launches_are_repeated_before_its_backward_with_the_same_constants()
     let (first, second) = (&again.launches[0], &again.launches[begin]);
     assert_eq!((first.recomputed, second.recomputed), (false, true));
     assert_eq!(first.dims, second.dims, "sizes, threshold and op id");
-    assert_ne!(Rate::NONE.op, first.dims.word("op"));
+    assert!(first.dims.word("threshold") > 0 && first.dims.word("op") > 0);
     assert_eq!(second.scope, "chain/middle/recomputed");
     // x, gamma and beta are the same; y and the statistics are not.
     assert_eq!(first.values[..3], second.values[..3]);

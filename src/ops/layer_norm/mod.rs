@@ -296,4 +296,4 @@ fn finish(r: &mut Recorder, norm: Norm, [dgamma, dbeta]: [Value; 2]) -> Result<(
 }
 
 /// Rows that one block of the backward reduces.
-pub const BLOCK_ROWS: usize = ROWS;
+const BLOCK_ROWS: usize = ROWS;
