@@ -88,6 +88,18 @@ fn memory_is_what_a_device_is_opened_with() {
 }
 
 #[test]
+fn recomputation_takes_less_memory_and_its_work_is_named() {
+    let (kept, again) = (null(&[]), null(&["model.recompute=true"]));
+    assert!(again.memory.arena < kept.memory.arena);
+    assert_eq!(again.flops - kept.flops, again.recomputed_flops);
+    assert_eq!(kept.recomputed_flops, 0);
+    let of = |name: &str| again.plans.iter().find(|plan| plan.name == name).unwrap();
+    assert_eq!((of("evaluate").recomputed_flops, of("update").recomputed_bytes), (0, 0));
+    assert!(of("joint").recomputed_bytes > 0);
+    assert!(again.to_text(false).contains("model.recompute") && !kept.to_text(false).contains("model.recompute"));
+}
+
+#[test]
 fn labels_and_vocabulary_are_read_where_the_files_exist() {
     let directory = tempfile::tempdir().unwrap();
     let rows = ["a", "b", "c"].map(|label| format!("{{\"text\": \"x\", \"label\": \"{label}\"}}\n"));
