@@ -65,7 +65,7 @@ fn products(plan: &Plan, batch: &Packed, step: &StepParams) -> Vec<Work> {
                 other => panic!("unknown product {other}"),
             }));
         }
-        if name.starts_with("attention.") {
+        if matches!(name, "attention.forward" | "attention.backward") {
             let (heads, d, h) = (dims.word("heads"), dims.word("head_size") as usize, dims.size("h"));
             let of_sequence = |span: &[u32]| -> Vec<Shape> {
                 let len = (span[1] - span[0]) as usize;
