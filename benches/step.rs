@@ -65,7 +65,7 @@ fn products(plan: &Plan, batch: &Packed, step: &StepParams) -> Vec<Work> {
                 other => panic!("unknown product {other}"),
             }));
         }
-        if name.starts_with("attention.") {
+        if matches!(name, "attention.forward" | "attention.backward") {
             let (heads, d, h) = (dims.word("heads"), dims.word("head_size") as usize, dims.size("h"));
             let of_sequence = |span: &[u32]| -> Vec<Shape> {
                 let len = (span[1] - span[0]) as usize;
@@ -264,8 +264,14 @@ fn preset(name: &str, layers: usize, width: usize, heads: usize, vocabulary: usi
         adamw: settings,
         head: plans::HeadUpdate::Joined,
     };
-    let external =
-        plans::batch(plans::Kind::External, &config, &params, &CAPACITY, false).expect("sizes are supported");
+    let external = plans::batch(
+        plans::Kind::External,
+        &config,
+        &params,
+        &CAPACITY,
+        plans::Form::default(),
+    )
+    .expect("sizes are supported");
     let update = plans::update(&params, &optimizer).expect("sizes are supported");
     let sizes = Sizes::of(params.words(), true, &[&external, &update]);
     // 82 to 128 tokens, mean 105.

@@ -14,10 +14,22 @@ constexpr u32 TILE = 64;
 constexpr u32 DEPTH = 16;
 constexpr u32 LINE = 17; // quads of a line of 64 elements, and one of padding
 
-// The 4 x 4 elements of c that a thread holds: rows 4 (thread / 16) + i, columns 4 (thread % 16) + j.
+// The 4 x 4 elements of c that a thread holds.
 struct Part {
-    float at[4][4];
+    float at[16];
 };
+
+// Row and column of c.
+struct Place {
+    u32 row;
+    u32 column;
+};
+
+// Where an element of a thread's part lies.
+__device__ __forceinline__ Place place(u32 element) {
+    const u32 thread = threadIdx.x;
+    return {blockIdx.y * TILE + 4 * (thread / 16) + element / 4, blockIdx.x * TILE + 4 * (thread % 16) + element % 4};
+}
 
 // An operand as it lies in memory, row by row.
 struct Matrix {
@@ -48,7 +60,8 @@ struct Tiles {
 };
 
 // c += one step of the product.
-__device__ __forceinline__ void multiply(Part& c, const Tiles& tiles, u32 thread) {
+__device__ __forceinline__ void multiply(Part& c, const Tiles& tiles) {
+    const u32 thread = threadIdx.x;
     __syncthreads();
 #pragma unroll
     for (u32 depth = 0; depth < DEPTH; depth += 1) {
@@ -60,57 +73,51 @@ __device__ __forceinline__ void multiply(Part& c, const Tiles& tiles, u32 thread
         for (u32 i = 0; i < 4; i += 1) {
 #pragma unroll
             for (u32 j = 0; j < 4; j += 1) {
-                c.at[i][j] = fmaf(rows[i], columns[j], c.at[i][j]);
+                c.at[4 * i + j] = fmaf(rows[i], columns[j], c.at[4 * i + j]);
             }
         }
     }
     __syncthreads();
 }
 
-// The products, for the tile that begins at row and column. Each thread loads one quad of each operand a step;
-// neighbouring threads load neighbouring words: along the depth where an operand's rows run along the depth (high,
-// then across), else along the result.
-
-// x W^T
-__device__ __forceinline__ Part x_times_w(const Matrix& x, const Matrix& w, u32 row, u32 column, u32 thread) {
+// The block's tile of a product. load(tiles, row, column, depth, high, across) brings a thread's quads of one step.
+template <typename Load>
+__device__ __forceinline__ Part product(u32 depths, Load load) {
     __shared__ Tiles tiles;
     Part c = {};
-    const u32 across = thread % 16;
-    const u32 high = thread / 16;
-    for (u32 depth = 0; depth < x.columns; depth += DEPTH) {
-        tiles.a[across * LINE + high] = x.down(row + 4 * high, depth + across);
-        tiles.b[across * LINE + high] = w.down(column + 4 * high, depth + across);
-        multiply(c, tiles, thread);
+    const u32 thread = threadIdx.x;
+    for (u32 depth = 0; depth < depths; depth += DEPTH) {
+        load(tiles, blockIdx.y * TILE, blockIdx.x * TILE, depth, thread / 16, thread % 16);
+        multiply(c, tiles);
     }
     return c;
+}
+
+// The products. Each thread loads one quad of each operand a step; neighbouring threads load neighbouring words: along
+// the depth where an operand's rows run along the depth (high, then across), else along the result.
+
+// x W^T
+__device__ __forceinline__ Part x_times_w(const Matrix& x, const Matrix& w) {
+    return product(x.columns, [&](Tiles& tiles, u32 row, u32 column, u32 depth, u32 high, u32 across) {
+        tiles.a[across * LINE + high] = x.down(row + 4 * high, depth + across);
+        tiles.b[across * LINE + high] = w.down(column + 4 * high, depth + across);
+    });
 }
 
 // dy W
-__device__ __forceinline__ Part dy_times_w(const Matrix& dy, const Matrix& w, u32 row, u32 column, u32 thread) {
-    __shared__ Tiles tiles;
-    Part c = {};
-    const u32 across = thread % 16;
-    const u32 high = thread / 16;
-    for (u32 depth = 0; depth < dy.columns; depth += DEPTH) {
+__device__ __forceinline__ Part dy_times_w(const Matrix& dy, const Matrix& w) {
+    return product(dy.columns, [&](Tiles& tiles, u32 row, u32 column, u32 depth, u32 high, u32 across) {
         tiles.a[across * LINE + high] = dy.down(row + 4 * high, depth + across);
         tiles.b[high * LINE + across] = w.along(depth + high, column + 4 * across);
-        multiply(c, tiles, thread);
-    }
-    return c;
+    });
 }
 
 // dy^T x
-__device__ __forceinline__ Part dy_times_x(const Matrix& dy, const Matrix& x, u32 row, u32 column, u32 thread) {
-    __shared__ Tiles tiles;
-    Part c = {};
-    const u32 across = thread % 16;
-    const u32 high = thread / 16;
-    for (u32 depth = 0; depth < dy.rows; depth += DEPTH) {
+__device__ __forceinline__ Part dy_times_x(const Matrix& dy, const Matrix& x) {
+    return product(dy.rows, [&](Tiles& tiles, u32 row, u32 column, u32 depth, u32 high, u32 across) {
         tiles.a[high * LINE + across] = dy.along(depth + high, row + 4 * across);
         tiles.b[high * LINE + across] = x.along(depth + high, column + 4 * across);
-        multiply(c, tiles, thread);
-    }
-    return c;
+    });
 }
 
 // y = x W^T + b
@@ -125,21 +132,17 @@ extern "C" __global__ void __launch_bounds__(THREADS) gemm_forward(
     u32 rows_start,
     u32 n,
     u32 k) {
-    const u32 thread = threadIdx.x;
     const u32 live_rows = live(step_params, rows, rows_count, rows_start);
     if (blockIdx.y * TILE >= live_rows) {
         return;
     }
-    const Part c = x_times_w({x, live_rows, k}, {w, n, k}, blockIdx.y * TILE, blockIdx.x * TILE, thread);
+    const Part c = x_times_w({x, live_rows, k}, {w, n, k});
 #pragma unroll
-    for (u32 i = 0; i < 4; i += 1) {
-        const u32 row = blockIdx.y * TILE + 4 * (thread / 16) + i;
-#pragma unroll
-        for (u32 j = 0; j < 4; j += 1) {
-            const u32 column = blockIdx.x * TILE + 4 * (thread % 16) + j;
-            if (row < live_rows && column < n) {
-                y[row * n + column] = c.at[i][j] + b[column];
-            }
+    for (u32 element = 0; element < 16; element += 1) {
+        const Place at = place(element);
+        const float sum = c.at[element];
+        if (at.row < live_rows && at.column < n) {
+            y[at.row * n + at.column] = sum + b[at.column];
         }
     }
 }
@@ -157,23 +160,19 @@ extern "C" __global__ void __launch_bounds__(THREADS) gemm_forward_gelu(
     u32 rows_start,
     u32 n,
     u32 k) {
-    const u32 thread = threadIdx.x;
     const u32 live_rows = live(step_params, rows, rows_count, rows_start);
     if (blockIdx.y * TILE >= live_rows) {
         return;
     }
-    const Part c = x_times_w({x, live_rows, k}, {w, n, k}, blockIdx.y * TILE, blockIdx.x * TILE, thread);
+    const Part c = x_times_w({x, live_rows, k}, {w, n, k});
 #pragma unroll
-    for (u32 i = 0; i < 4; i += 1) {
-        const u32 row = blockIdx.y * TILE + 4 * (thread / 16) + i;
-#pragma unroll
-        for (u32 j = 0; j < 4; j += 1) {
-            const u32 column = blockIdx.x * TILE + 4 * (thread % 16) + j;
-            if (row < live_rows && column < n) {
-                const float sum = c.at[i][j] + b[column];
-                z[row * n + column] = sum;
-                a[row * n + column] = gelu(sum);
-            }
+    for (u32 element = 0; element < 16; element += 1) {
+        const Place at = place(element);
+        const float sum = c.at[element];
+        if (at.row < live_rows && at.column < n) {
+            const u32 word = at.row * n + at.column;
+            z[word] = sum + b[at.column];
+            a[word] = gelu(sum + b[at.column]);
         }
     }
 }
@@ -190,22 +189,18 @@ extern "C" __global__ void __launch_bounds__(THREADS) gemm_backward_input(
     u32 n,
     u32 k,
     u32 accumulate_dx) {
-    const u32 thread = threadIdx.x;
     const u32 live_rows = live(step_params, rows, rows_count, rows_start);
     if (blockIdx.y * TILE >= live_rows) {
         return;
     }
-    const Part c = dy_times_w({dy, live_rows, n}, {w, n, k}, blockIdx.y * TILE, blockIdx.x * TILE, thread);
+    const Part c = dy_times_w({dy, live_rows, n}, {w, n, k});
 #pragma unroll
-    for (u32 i = 0; i < 4; i += 1) {
-        const u32 row = blockIdx.y * TILE + 4 * (thread / 16) + i;
-#pragma unroll
-        for (u32 j = 0; j < 4; j += 1) {
-            const u32 column = blockIdx.x * TILE + 4 * (thread % 16) + j;
-            if (row < live_rows && column < k) {
-                const u32 element = row * k + column;
-                dx[element] = accumulate_dx != 0 ? dx[element] + c.at[i][j] : c.at[i][j];
-            }
+    for (u32 element = 0; element < 16; element += 1) {
+        const Place at = place(element);
+        const float sum = c.at[element];
+        if (at.row < live_rows && at.column < k) {
+            const u32 word = at.row * k + at.column;
+            dx[word] = accumulate_dx != 0 ? dx[word] + sum : sum;
         }
     }
 }
@@ -222,22 +217,18 @@ extern "C" __global__ void __launch_bounds__(THREADS) gemm_backward_gelu(
     u32 rows_start,
     u32 n,
     u32 k) {
-    const u32 thread = threadIdx.x;
     const u32 live_rows = live(step_params, rows, rows_count, rows_start);
     if (blockIdx.y * TILE >= live_rows) {
         return;
     }
-    const Part c = dy_times_w({dy, live_rows, n}, {w, n, k}, blockIdx.y * TILE, blockIdx.x * TILE, thread);
+    const Part c = dy_times_w({dy, live_rows, n}, {w, n, k});
 #pragma unroll
-    for (u32 i = 0; i < 4; i += 1) {
-        const u32 row = blockIdx.y * TILE + 4 * (thread / 16) + i;
-#pragma unroll
-        for (u32 j = 0; j < 4; j += 1) {
-            const u32 column = blockIdx.x * TILE + 4 * (thread % 16) + j;
-            if (row < live_rows && column < k) {
-                const u32 element = row * k + column;
-                dz[element] = c.at[i][j] * gelu_derivative(z[element]);
-            }
+    for (u32 element = 0; element < 16; element += 1) {
+        const Place at = place(element);
+        const float sum = c.at[element];
+        if (at.row < live_rows && at.column < k) {
+            const u32 word = at.row * k + at.column;
+            dz[word] = sum * gelu_derivative(z[word]);
         }
     }
 }
@@ -254,19 +245,15 @@ extern "C" __global__ void __launch_bounds__(THREADS) gemm_backward_weight(
     u32 n,
     u32 k,
     u32 accumulate_dw) {
-    const u32 thread = threadIdx.x;
     const u32 live_rows = live(step_params, rows, rows_count, rows_start);
-    const Part c = dy_times_x({dy, live_rows, n}, {x, live_rows, k}, blockIdx.y * TILE, blockIdx.x * TILE, thread);
+    const Part c = dy_times_x({dy, live_rows, n}, {x, live_rows, k});
 #pragma unroll
-    for (u32 i = 0; i < 4; i += 1) {
-        const u32 row = blockIdx.y * TILE + 4 * (thread / 16) + i;
-#pragma unroll
-        for (u32 j = 0; j < 4; j += 1) {
-            const u32 column = blockIdx.x * TILE + 4 * (thread % 16) + j;
-            if (row < n && column < k) {
-                const u32 element = row * k + column;
-                dw[element] = accumulate_dw != 0 ? dw[element] + c.at[i][j] : c.at[i][j];
-            }
+    for (u32 element = 0; element < 16; element += 1) {
+        const Place at = place(element);
+        const float sum = c.at[element];
+        if (at.row < n && at.column < k) {
+            const u32 word = at.row * k + at.column;
+            dw[word] = accumulate_dw != 0 ? dw[word] + sum : sum;
         }
     }
 }

@@ -40,6 +40,20 @@ var<workgroup> b_tile: array<vec4<f32>, 272>;
 // The 4 x 4 elements of c that a thread holds, a row a vector.
 alias Part = array<vec4<f32>, 4>;
 
+// Row and column of c.
+struct Place {
+    row: u32,
+    column: u32,
+}
+
+// Where an element of a thread's part lies.
+fn place(group: vec3<u32>, thread: u32, element: u32) -> Place {
+    return Place(
+        group.y * TILE + 4u * (thread / 16u) + element / 4u,
+        group.x * TILE + 4u * (thread % 16u) + element % 4u,
+    );
+}
+
 fn live_rows() -> u32 {
     return live(constants.rows, constants.rows_count, constants.rows_start);
 }
@@ -93,7 +107,7 @@ fn dy_along(row: u32, column: u32) -> vec4<f32> {
     return vec4<f32>(dy_at(row, column), dy_at(row, column + 1u), dy_at(row, column + 2u), dy_at(row, column + 3u));
 }
 
-// c += one step of the product. A thread's elements of c: rows 4 (thread / 16) + i, columns 4 (thread % 16) + j.
+// c += one step of the product.
 fn multiply(c: ptr<function, Part>, thread: u32) {
     workgroupBarrier();
     for (var depth = 0u; depth < DEPTH; depth += 1u) {
@@ -113,8 +127,8 @@ fn multiply(c: ptr<function, Part>, thread: u32) {
 
 // x W^T
 fn x_times_w(c: ptr<function, Part>, row: u32, column: u32, thread: u32) {
-    let across = thread % DEPTH;
-    let high = thread / DEPTH;
+    let across = thread % 16u;
+    let high = thread / 16u;
     for (var depth = 0u; depth < constants.k; depth += DEPTH) {
         a_tile[across * LINE + high] = x_down(row + 4u * high, depth + across);
         b_tile[across * LINE + high] = w_down(column + 4u * high, depth + across);
@@ -154,13 +168,11 @@ fn gemm_forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocati
     }
     var c: Part;
     x_times_w(&c, group.y * TILE, group.x * TILE, thread);
-    for (var i = 0u; i < 4u; i += 1u) {
-        let row = group.y * TILE + 4u * (thread / 16u) + i;
-        for (var j = 0u; j < 4u; j += 1u) {
-            let column = group.x * TILE + 4u * (thread % 16u) + j;
-            if row < rows && column < constants.n {
-                y[row * constants.n + column] = c[i][j] + b[column];
-            }
+    for (var element = 0u; element < 16u; element += 1u) {
+        let at = place(group, thread, element);
+        let sum = c[element / 4u][element % 4u];
+        if at.row < rows && at.column < constants.n {
+            y[at.row * constants.n + at.column] = sum + b[at.column];
         }
     }
 }
@@ -174,15 +186,13 @@ fn gemm_forward_gelu(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_inv
     }
     var c: Part;
     x_times_w(&c, group.y * TILE, group.x * TILE, thread);
-    for (var i = 0u; i < 4u; i += 1u) {
-        let row = group.y * TILE + 4u * (thread / 16u) + i;
-        for (var j = 0u; j < 4u; j += 1u) {
-            let column = group.x * TILE + 4u * (thread % 16u) + j;
-            if row < rows && column < constants.n {
-                let sum = c[i][j] + b[column];
-                z[row * constants.n + column] = sum;
-                a[row * constants.n + column] = gelu(sum);
-            }
+    for (var element = 0u; element < 16u; element += 1u) {
+        let at = place(group, thread, element);
+        let sum = c[element / 4u][element % 4u];
+        if at.row < rows && at.column < constants.n {
+            let word = at.row * constants.n + at.column;
+            z[word] = sum + b[at.column];
+            a[word] = gelu(sum + b[at.column]);
         }
     }
 }
@@ -196,17 +206,15 @@ fn gemm_backward_input(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_i
     }
     var c: Part;
     dy_times_w(&c, group.y * TILE, group.x * TILE, thread);
-    for (var i = 0u; i < 4u; i += 1u) {
-        let row = group.y * TILE + 4u * (thread / 16u) + i;
-        for (var j = 0u; j < 4u; j += 1u) {
-            let column = group.x * TILE + 4u * (thread % 16u) + j;
-            if row < rows && column < constants.k {
-                let element = row * constants.k + column;
-                if constants.accumulate_dx != 0u {
-                    dx[element] += c[i][j];
-                } else {
-                    dx[element] = c[i][j];
-                }
+    for (var element = 0u; element < 16u; element += 1u) {
+        let at = place(group, thread, element);
+        let sum = c[element / 4u][element % 4u];
+        if at.row < rows && at.column < constants.k {
+            let word = at.row * constants.k + at.column;
+            if constants.accumulate_dx != 0u {
+                dx[word] += sum;
+            } else {
+                dx[word] = sum;
             }
         }
     }
@@ -221,14 +229,12 @@ fn gemm_backward_gelu(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_in
     }
     var c: Part;
     dy_times_w(&c, group.y * TILE, group.x * TILE, thread);
-    for (var i = 0u; i < 4u; i += 1u) {
-        let row = group.y * TILE + 4u * (thread / 16u) + i;
-        for (var j = 0u; j < 4u; j += 1u) {
-            let column = group.x * TILE + 4u * (thread % 16u) + j;
-            if row < rows && column < constants.k {
-                let element = row * constants.k + column;
-                dz[element] = c[i][j] * gelu_derivative(z[element]);
-            }
+    for (var element = 0u; element < 16u; element += 1u) {
+        let at = place(group, thread, element);
+        let sum = c[element / 4u][element % 4u];
+        if at.row < rows && at.column < constants.k {
+            let word = at.row * constants.k + at.column;
+            dz[word] = sum * gelu_derivative(z[word]);
         }
     }
 }
@@ -238,17 +244,15 @@ fn gemm_backward_gelu(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_in
 fn gemm_backward_weight(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
     var c: Part;
     dy_times_x(&c, group.y * TILE, group.x * TILE, thread);
-    for (var i = 0u; i < 4u; i += 1u) {
-        let row = group.y * TILE + 4u * (thread / 16u) + i;
-        for (var j = 0u; j < 4u; j += 1u) {
-            let column = group.x * TILE + 4u * (thread % 16u) + j;
-            if row < constants.n && column < constants.k {
-                let element = row * constants.k + column;
-                if constants.accumulate_dw != 0u {
-                    dw[element] += c[i][j];
-                } else {
-                    dw[element] = c[i][j];
-                }
+    for (var element = 0u; element < 16u; element += 1u) {
+        let at = place(group, thread, element);
+        let sum = c[element / 4u][element % 4u];
+        if at.row < constants.n && at.column < constants.k {
+            let word = at.row * constants.k + at.column;
+            if constants.accumulate_dw != 0u {
+                dw[word] += sum;
+            } else {
+                dw[word] = sum;
             }
         }
     }

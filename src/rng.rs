@@ -22,10 +22,8 @@
 /// What a draw is for: the second counter word.
 ///
 /// Purposes lie 2^16 apart, so that each can be split by adding a small stream number (the external and the internal
-/// data are two streams). Everything below [`purpose::INIT`] belongs to dropout.
+/// data are two streams). Everything below [`purpose::INIT`] belongs to dropout, whose second word is the op's id.
 pub mod purpose {
-    /// Dropout; the op's id is added, so op ids stay below 2^31.
-    pub const DROPOUT: u32 = 0;
     /// Initial values of parameters; the index is the parameter's place in the layout.
     pub const INIT: u32 = 0x8000_0000;
     /// The order of examples within an epoch; a stream number is added, the index is the epoch.

@@ -101,7 +101,7 @@ fn a_training_step_allocates_nothing() {
         weight_decay: 0.01,
         head: false,
     };
-    let joint = plans::batch(plans::Kind::Joint, &config, &params, &capacity, false).unwrap();
+    let joint = plans::batch(plans::Kind::Joint, &config, &params, &capacity, plans::Form::default()).unwrap();
     let update = plans::update(
         &params,
         &plans::Optimizer {

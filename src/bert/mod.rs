@@ -142,13 +142,14 @@ impl Inputs {
     }
 }
 
-/// Embeddings and layers: `[tokens, H]`.
+/// Embeddings and layers: `[tokens, H]`; with `recompute`, a layer keeps nothing but its input for the backward.
 fn encoder(
     r: &mut Recorder,
     config: &BertConfig,
     capacity: &Capacity,
     dropout: Dropout,
     inputs: &Inputs,
+    recompute: bool,
 ) -> Result<Value, PlanError> {
     let epsilon = config.layer_norm_eps as f32;
     let mut x = r.scope("embeddings", |r| {
@@ -166,36 +167,53 @@ fn encoder(
         max_length: capacity.max_length,
         dropout: dropout.attention,
     };
-    for layer in 0..config.num_hidden_layers {
-        x = r.scope(&format!("layer{layer}"), |r| {
-            let name = format!("bert.encoder.layer.{layer}");
-            let y = r.scope("attention", |r| {
-                let part = |part: &str, kind: &str| format!("{name}.attention.self.{part}.{kind}");
-                let joined = |r: &mut Recorder, kind: &str| {
-                    let names = [part("query", kind), part("key", kind), part("value", kind)];
-                    r.joined(&names.each_ref().map(String::as_str))
-                };
-                let layer = Layer {
-                    weight: joined(r, "weight")?,
-                    bias: joined(r, "bias")?,
-                };
-                let qkv = linear(r, x, layer)?;
-                let mixed = attention(r, qkv, inputs.ids.cu_seqlens, shape)?;
-                let output = Layer::named(r, &format!("{name}.attention.output.dense"))?;
-                let projected = linear(r, mixed, output)?;
-                let norm = Norm::named(r, &format!("{name}.attention.output.LayerNorm"), epsilon)?;
-                residual_layer_norm(r, projected, x, norm, dropout.hidden)
-            })?;
-            r.scope("feed_forward", |r| {
-                let inner = Layer::named(r, &format!("{name}.intermediate.dense"))?;
-                let outer = Layer::named(r, &format!("{name}.output.dense"))?;
-                let z = feed_forward(r, y, inner, outer)?;
-                let norm = Norm::named(r, &format!("{name}.output.LayerNorm"), epsilon)?;
-                residual_layer_norm(r, z, y, norm, dropout.hidden)
-            })
-        })?;
+    for index in 0..config.num_hidden_layers {
+        let scope = format!("layer{index}");
+        let name = format!("bert.encoder.layer.{index}");
+        let body = |r: &mut Recorder| layer(r, &name, x, inputs.ids.cu_seqlens, shape, dropout.hidden, epsilon);
+        x = if recompute {
+            r.recomputed(&scope, body)?
+        } else {
+            r.scope(&scope, body)?
+        };
     }
     Ok(x)
+}
+
+/// One layer: `[tokens, H]` to `[tokens, H]`.
+fn layer(
+    r: &mut Recorder,
+    name: &str,
+    x: Value,
+    cu_seqlens: Value,
+    shape: Attention,
+    dropout: f32,
+    epsilon: f32,
+) -> Result<Value, PlanError> {
+    let y = r.scope("attention", |r| {
+        let part = |part: &str, kind: &str| format!("{name}.attention.self.{part}.{kind}");
+        let joined = |r: &mut Recorder, kind: &str| {
+            let names = [part("query", kind), part("key", kind), part("value", kind)];
+            r.joined(&names.each_ref().map(String::as_str))
+        };
+        let layer = Layer {
+            weight: joined(r, "weight")?,
+            bias: joined(r, "bias")?,
+        };
+        let qkv = linear(r, x, layer)?;
+        let mixed = attention(r, qkv, cu_seqlens, shape)?;
+        let output = Layer::named(r, &format!("{name}.attention.output.dense"))?;
+        let projected = linear(r, mixed, output)?;
+        let norm = Norm::named(r, &format!("{name}.attention.output.LayerNorm"), epsilon)?;
+        residual_layer_norm(r, projected, x, norm, dropout)
+    })?;
+    r.scope("feed_forward", |r| {
+        let inner = Layer::named(r, &format!("{name}.intermediate.dense"))?;
+        let outer = Layer::named(r, &format!("{name}.output.dense"))?;
+        let z = feed_forward(r, y, inner, outer)?;
+        let norm = Norm::named(r, &format!("{name}.output.LayerNorm"), epsilon)?;
+        residual_layer_norm(r, z, y, norm, dropout)
+    })
 }
 
 /// The MLM head on the masked rows; returns each row's loss `[masked, 1]`.

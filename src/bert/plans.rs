@@ -46,7 +46,17 @@ impl Kind {
     }
 }
 
-/// Records the plan of a kind. `accumulate`: gradients are added to those of the plan run before (micro-batches).
+/// How a plan computes its gradients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Form {
+    /// They are added to those of the plan run before (micro-batches).
+    pub accumulate: bool,
+    /// What the layers compute is dropped after the forward and computed again in the backward: less memory for more
+    /// work, the same bits.
+    pub recompute: bool,
+}
+
+/// Records the plan of a kind.
 ///
 /// # Errors
 /// Sizes that the ops do not support, with the scope.
@@ -55,10 +65,10 @@ pub fn batch(
     config: &BertConfig,
     params: &ParamTable,
     capacity: &Capacity,
-    accumulate: bool,
+    form: Form,
 ) -> Result<Plan, PlanError> {
     let mut r = Recorder::new(kind.name(), params);
-    if accumulate {
+    if form.accumulate {
         r.accumulate_gradients();
     }
     let inputs = Inputs::record(&mut r, capacity);
@@ -68,7 +78,7 @@ pub fn batch(
     } else {
         Dropout::of(config)
     };
-    let hidden = encoder(&mut r, config, capacity, dropout, &inputs)?;
+    let hidden = encoder(&mut r, config, capacity, dropout, &inputs, form.recompute)?;
     if kind.is_masked() {
         let losses = mlm_head(&mut r, config, capacity, hidden, true)?;
         sum::record(&mut r, losses, mlm_loss)?;
@@ -93,7 +103,7 @@ pub fn batch(
     if kind != Kind::Evaluate {
         if let Some(prefix) = frozen {
             r.freeze(prefix);
-            if !accumulate {
+            if !form.accumulate {
                 zero_gradients(&mut r, params, prefix)?;
             }
         }

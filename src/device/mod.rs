@@ -302,7 +302,7 @@ pub fn check(plan: &Plan, sizes: &Sizes) -> Result<(), DeviceError> {
 }
 
 fn range_check(sizes: &Sizes, space: Space, offset: usize, words: usize) -> Result<(), DeviceError> {
-    let (end, available) = (offset + words, sizes.words(space));
+    let (end, available) = (offset.saturating_add(words), sizes.words(space));
     if end > available {
         return Err(DeviceError::OutOfRange {
             space,

@@ -9,13 +9,13 @@
 //!
 //! The form of Hugging Face's `AdamW`, which made the published numbers: eps is not rescaled by the bias correction, decay
 //! follows the update. Learning rate, bias correction and clip norm are step parameters. Parameters and both moments are
-//! left as they are when the norm is not finite: the host reads the norm a few steps late, and an overflow that has
-//! meanwhile reached the weights could not be undone.
+//! left as they are when the norm is not finite: the host reads the norm after the update, and an overflow that has by then
+//! reached the weights could not be undone.
 
 use rayon::prelude::*;
 
 use crate::device::cpu::vectorised;
-use crate::kernel::{Arg, Call, Cost, Extent, Kernel, PLAIN, StepParams};
+use crate::kernel::{Arg, Call, Cost, Extent, Kernel, PLAIN, StepParams, cover};
 use crate::ops::case::{Case, Expected, Given, Real, Reference, Role, Tensor};
 use crate::ops::copy::copy;
 use crate::plan::{PlanError, Recorder, Value};
@@ -45,7 +45,7 @@ pub static UPDATE: Kernel = Kernel {
     cuda: None,
     wgsl: None,
     cpu: run,
-    grid: |dims, _| [dims.size("width").div_ceil(256) as u32, 1, 1],
+    grid: |dims, _| cover(dims.size("width")),
     cost: |sizes| {
         let words = sizes.get("width");
         Cost {

@@ -24,12 +24,6 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// No dropout.
-    pub const NONE: Rate = Rate {
-        probability: 0.0,
-        op: 0,
-    };
-
     /// The launch constants `threshold`, `keep_scale` and `op`.
     pub fn constants(&self) -> [(&'static str, u32); 3] {
         let scale = 1.0 / (1.0 - self.probability);

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::kernel::{Arg, Call, Cost, Count, Extent, Kernel, PLAIN, StepParams};
+use crate::kernel::{Arg, Call, Cost, Count, Extent, Kernel, PLAIN, StepParams, cover};
 use crate::ops::case::{Case, Expected, Given, Real, Reference, counted};
 use crate::plan::{PlanError, Recorder, Value};
 
@@ -14,7 +14,7 @@ pub static ZERO: Kernel = Kernel {
     cuda: None,
     wgsl: None,
     cpu: run,
-    grid: |dims, _| [(dims.size("rows") * dims.size("width")).div_ceil(256) as u32, 1, 1],
+    grid: |dims, _| cover(dims.size("rows") * dims.size("width")),
     cost: |sizes| Cost {
         flops: 0,
         read: 0,

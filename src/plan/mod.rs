@@ -9,12 +9,14 @@
 //! tensor object exists at run time. This room knows no op and no backend.
 
 pub mod arena;
+mod error;
 mod explain;
 mod params;
 mod recorder;
 
 use crate::kernel::{Access, DType, Dims, Extent, Kernel, StepParams};
 
+pub use error::PlanError;
 pub use explain::MemoryReport;
 pub use params::{Init, ParamSpec, ParamTable};
 pub use recorder::{Gradient, Recorder};
@@ -73,13 +75,38 @@ pub struct ValueInfo {
     /// Element type.
     pub dtype: DType,
     home: Home,
+    /// Whether a parameter (or a differentiable input) goes into it.
     needs_gradient: bool,
+    /// Whether the op that made it can be differentiated.
     has_backward: bool,
+    /// Whether it is the gradient of another value.
+    gradient: bool,
+    /// Whether any launch wrote it, or it is there from the start.
     written: bool,
+    /// How many launches the plan had after the forward's last write to it; 0: no launch of the forward wrote it.
+    last_write: usize,
+    /// Whether its memory is its own to the end of the plan.
     keep: bool,
 }
 
 impl ValueInfo {
+    /// A value that nothing has written and nothing depends on yet.
+    fn new(label: String, rows: Extent, width: u32, dtype: DType, home: Home) -> ValueInfo {
+        ValueInfo {
+            label,
+            rows,
+            width,
+            dtype,
+            home,
+            needs_gradient: false,
+            has_backward: false,
+            gradient: false,
+            written: false,
+            last_write: 0,
+            keep: false,
+        }
+    }
+
     /// Words at capacity.
     pub fn words(&self) -> usize {
         self.rows.capacity as usize * self.width as usize
@@ -109,6 +136,8 @@ pub struct Launch {
     pub values: Vec<Value>,
     /// Resolved sizes and constants.
     pub dims: Dims,
+    /// Whether it repeats a launch of the forward, see [`Recorder::recomputed`].
+    pub recomputed: bool,
 }
 
 /// A named range of [`Space::Inputs`] or [`Space::Readback`].
@@ -179,133 +208,6 @@ impl Plan {
     pub fn output(&self, name: &str) -> Option<&Port> {
         self.outputs.iter().find(|port| port.name == name)
     }
-}
-
-/// Why a recording was refused. Every message begins with the scope.
-#[derive(Debug, thiserror::Error, PartialEq)]
-pub enum PlanError {
-    /// Sizes that do not fit together.
-    #[error("{scope}: {kernel} expects {symbol} = {expected} for `{arg}`, got {found} ({label})")]
-    Shape {
-        /// Scope.
-        scope: String,
-        /// Kernel.
-        kernel: &'static str,
-        /// Argument name.
-        arg: &'static str,
-        /// Shape symbol.
-        symbol: &'static str,
-        /// Size bound earlier in the same launch.
-        expected: String,
-        /// Size of this value.
-        found: String,
-        /// The value.
-        label: String,
-    },
-    /// Wrong element type.
-    #[error("{scope}: {kernel} expects {expected:?} for `{arg}`, got {found:?} ({label})")]
-    Type {
-        /// Scope.
-        scope: String,
-        /// Kernel.
-        kernel: &'static str,
-        /// Argument name.
-        arg: &'static str,
-        /// Declared type.
-        expected: DType,
-        /// Type of the value.
-        found: DType,
-        /// The value.
-        label: String,
-    },
-    /// Wrong number of tensors or constants.
-    #[error("{scope}: {kernel} takes {expected} {what}, got {found}")]
-    Count {
-        /// Scope.
-        scope: String,
-        /// Kernel.
-        kernel: &'static str,
-        /// `arguments` or `constants`.
-        what: &'static str,
-        /// By the kernel's table.
-        expected: usize,
-        /// By the call.
-        found: usize,
-    },
-    /// A constant of the kernel's table that the call did not give.
-    #[error("{scope}: {kernel} needs the constant `{constant}`")]
-    Constant {
-        /// Scope.
-        scope: String,
-        /// Kernel.
-        kernel: &'static str,
-        /// Name in the kernel's table.
-        constant: &'static str,
-    },
-    /// A value is read before any launch wrote it.
-    #[error("{scope}: {kernel} reads `{label}` before it is written")]
-    Unwritten {
-        /// Scope.
-        scope: String,
-        /// Kernel.
-        kernel: &'static str,
-        /// The value.
-        label: String,
-    },
-    /// A read-only value (parameter, input) is bound to a written argument.
-    #[error("{scope}: {kernel} would overwrite `{label}`, which is read-only in a plan that computes gradients")]
-    ReadOnly {
-        /// Scope.
-        scope: String,
-        /// Kernel.
-        kernel: &'static str,
-        /// The value.
-        label: String,
-    },
-    /// The gradient must pass through an op that has no backward.
-    #[error("{scope}: `{label}` lies on a path to a parameter, but the op that made it has no backward")]
-    NoBackward {
-        /// Scope.
-        scope: String,
-        /// The value.
-        label: String,
-    },
-    /// A parameter that nothing differentiated and nobody declared frozen.
-    #[error("{plan}: parameter `{name}` gets no gradient; use it, or declare it frozen for this plan")]
-    NoGradient {
-        /// Plan.
-        plan: String,
-        /// Parameter.
-        name: String,
-    },
-    /// A parameter name that the table does not hold.
-    #[error("{scope}: no parameter `{name}`; the table has {known} parameters, nearest `{nearest}`")]
-    UnknownParameter {
-        /// Scope.
-        scope: String,
-        /// Name asked for.
-        name: String,
-        /// Parameters in the table.
-        known: usize,
-        /// Most similar name.
-        nearest: String,
-    },
-    /// Parameters that should form one matrix do not lie side by side.
-    #[error("{scope}: parameters {names} are not adjacent in the parameter buffer and cannot be used as one matrix")]
-    NotAdjacent {
-        /// Scope.
-        scope: String,
-        /// Names asked for.
-        names: String,
-    },
-    /// A size the op does not support.
-    #[error("{scope}: {what}")]
-    Unsupported {
-        /// Scope.
-        scope: String,
-        /// What, and what is supported.
-        what: String,
-    },
 }
 
 /// Whether a launch reads the old contents of an argument: an `InOut` whose constant `accumulate_<name>` is 0 is a write.

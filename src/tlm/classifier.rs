@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::model::{check_vocabulary, classifier_values};
 use super::{TlmError, sizes};
 use crate::bert;
-use crate::bert::plans::{self, Kind};
+use crate::bert::plans::{self, Form, Kind};
 use crate::data::{BatchCapacity, LongTexts, Tokenizer};
 use crate::device::choice::DeviceChoice;
 use crate::device::open::{Opened, open};
@@ -52,7 +52,7 @@ impl Classifier {
         check_vocabulary(model, &directory.config, &tokenizer)?;
         let params = bert::parameters(&directory.config);
         let capacity = sizes::capacity(batch, directory.config.max_length, None)?;
-        let plan = plans::batch(Kind::Evaluate, &directory.config, &params, &capacity, false)?;
+        let plan = plans::batch(Kind::Evaluate, &directory.config, &params, &capacity, Form::default())?;
         let Opened { mut device, decision } = open(choice, Sizes::of(params.words(), false, &[&plan]))?;
         let program = device.load(&plan)?;
         let values = classifier_values(&directory, &params)?;

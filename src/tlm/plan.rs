@@ -40,6 +40,8 @@ pub struct PlanReport {
     pub memory: Memory,
     /// FLOPs of all steps at capacity.
     pub flops: u64,
+    /// Those among them that `model.recompute` repeats.
+    pub recomputed_flops: u64,
 }
 
 /// What a device says to a configuration.
@@ -83,6 +85,8 @@ pub struct PlanSize {
     pub launches: usize,
     /// Floating-point operations of one replay.
     pub flops: u64,
+    /// Those among them that `model.recompute` repeats.
+    pub recomputed_flops: u64,
     /// Bytes read by one replay, every tensor of a launch once.
     pub read_bytes: u64,
     /// Bytes written by one replay.
@@ -91,6 +95,8 @@ pub struct PlanSize {
     pub arena_bytes: u64,
     /// Bytes below which no arena can be.
     pub lower_bound_bytes: u64,
+    /// Bytes of the values that are dropped after the forward and computed again.
+    pub recomputed_bytes: u64,
     /// Bytes uploaded per replay.
     pub input_bytes: u64,
     /// The ten largest values in the arena: label and bytes.
@@ -133,7 +139,7 @@ pub fn plan(config: &Config, choice: DeviceChoice) -> Result<PlanReport, TlmErro
 
     let mut plans: Vec<(Plan, Option<PlannedBatch>, Option<u64>)> = Vec::new();
     for planned in sizes::batches(config)? {
-        let recorded = batch(planned.kind, &bert, &params, &planned.capacity, planned.accumulate)?;
+        let recorded = batch(planned.kind, &bert, &params, &planned.capacity, planned.form)?;
         plans.push((recorded, Some(planned), replays(config, &planned)));
     }
     for (optimizer, updates) in optimizers(config) {
@@ -158,10 +164,16 @@ pub fn plan(config: &Config, choice: DeviceChoice) -> Result<PlanReport, TlmErro
             vocab_size,
             labels: bert.labels.len(),
         },
-        flops: plans.iter().map(|plan| plan.flops * plan.replays.unwrap_or(0)).sum(),
+        flops: in_all(&plans, |plan| plan.flops),
+        recomputed_flops: in_all(&plans, |plan| plan.recomputed_flops),
         plans,
         memory: memory(&sizes),
     })
+}
+
+/// The sum over all replays that are known.
+fn in_all(plans: &[PlanSize], of_one: impl Fn(&PlanSize) -> u64) -> u64 {
+    plans.iter().map(|plan| of_one(plan) * plan.replays.unwrap_or(0)).sum()
 }
 
 fn vocab_size(config: &Config, assumptions: &mut Vec<String>) -> Result<usize, TlmError> {
@@ -210,7 +222,7 @@ fn replays(config: &Config, planned: &PlannedBatch) -> Option<u64> {
         Kind::Finetune => (config.stage2.steps, config.stage2.accumulate),
         Kind::Evaluate => return None,
     };
-    Some(steps * if planned.accumulate { parts as u64 - 1 } else { 1 })
+    Some(steps * if planned.form.accumulate { parts as u64 - 1 } else { 1 })
 }
 
 /// The optimisers with their numbers of steps.
@@ -231,7 +243,7 @@ fn optimizers(config: &Config) -> Vec<(bert::plans::Optimizer, u64)> {
 
 fn size(plan: &Plan, planned: Option<PlannedBatch>, replays: Option<u64>) -> PlanSize {
     let (cost, memory) = (plan.cost(None), plan.memory());
-    let adds = planned.is_some_and(|planned| planned.accumulate);
+    let adds = planned.is_some_and(|planned| planned.form.accumulate);
     PlanSize {
         name: format!("{}{}", plan.name, if adds { " +" } else { "" }),
         capacity: planned.map(|planned| {
@@ -246,10 +258,12 @@ fn size(plan: &Plan, planned: Option<PlannedBatch>, replays: Option<u64>) -> Pla
         replays,
         launches: plan.launches.len(),
         flops: cost.flops,
+        recomputed_flops: plan.recomputed_cost(None).flops,
         read_bytes: cost.read,
         written_bytes: cost.written,
         arena_bytes: memory.arena_bytes,
         lower_bound_bytes: memory.lower_bound_bytes,
+        recomputed_bytes: memory.recomputed_bytes,
         input_bytes: memory.input_bytes,
         largest: memory.largest,
         listing: plan.explain(),

@@ -259,7 +259,7 @@ impl<'a> Job<'a> {
         };
         let plans: Vec<_> = plans
             .into_iter()
-            .map(|plan| (plan.kind, plan.capacity, plan.accumulate))
+            .map(|plan| (plan.kind, plan.capacity, plan.form))
             .collect();
         let (optimizers, set) = sizes::optimizers(config);
         let mut trainer = Trainer::new(&prepared.bert, &plans, &optimizers, self.options.device)?;

@@ -12,7 +12,7 @@ use super::TlmError;
 use super::config::{Config, OptimizerConfig};
 use super::objective::{HeadOnExternal, step_counts};
 use crate::bert::Capacity;
-use crate::bert::plans::{HeadUpdate, Kind, Optimizer};
+use crate::bert::plans::{Form, HeadUpdate, Kind, Optimizer};
 use crate::data::{Masking, SpecialIds};
 use crate::hub::BertConfig;
 use crate::ops::adamw;
@@ -24,8 +24,8 @@ pub struct PlannedBatch {
     pub kind: Kind,
     /// The most it holds.
     pub capacity: Capacity,
-    /// Whether it adds to the gradients of the forward pass before it.
-    pub accumulate: bool,
+    /// How it computes its gradients.
+    pub form: Form,
 }
 
 /// The encoder and heads of a configuration for a vocabulary of `vocab_size` and these classes.
@@ -108,17 +108,13 @@ fn batches_of(config: &Config, stage1_steps: u64) -> Result<Vec<PlannedBatch>, T
     let (length, rate) = (config.model.max_length, Some(stage1.mask_rate));
     let mut plans: Vec<PlannedBatch> = Vec::new();
     let mut add = |kind, capacity, accumulate: usize| {
-        plans.push(PlannedBatch {
-            kind,
-            capacity,
-            accumulate: false,
-        });
-        if accumulate > 1 {
-            plans.push(PlannedBatch {
-                kind,
-                capacity,
-                accumulate: true,
-            });
+        let passes: &[bool] = if accumulate > 1 { &[false, true] } else { &[false] };
+        for &accumulate in passes {
+            let form = Form {
+                accumulate,
+                recompute: config.model.recompute,
+            };
+            plans.push(PlannedBatch { kind, capacity, form });
         }
     };
     if external > 0 {
@@ -141,7 +137,7 @@ fn batches_of(config: &Config, stage1_steps: u64) -> Result<Vec<PlannedBatch>, T
     plans.push(PlannedBatch {
         kind: Kind::Evaluate,
         capacity: capacity(sequences, length, None)?,
-        accumulate: false,
+        form: Form::default(),
     });
     Ok(plans)
 }
@@ -216,7 +212,7 @@ mod tests {
                 plan.kind,
                 plan.capacity.sequences,
                 plan.capacity.max_length,
-                plan.accumulate,
+                plan.form.accumulate,
             )
         };
         plans.iter().map(row).collect()

@@ -140,7 +140,7 @@ mod tests {
             labels: vec!["no".into(), "yes".into()],
             ..BertConfig::default()
         };
-        plans::batch(kind, &config, &parameters(&config), &CAPACITY, false).unwrap()
+        plans::batch(kind, &config, &parameters(&config), &CAPACITY, plans::Form::default()).unwrap()
     }
 
     /// Three labelled sequences, nearly every token of which is masked, or none.

@@ -17,7 +17,7 @@ use super::classifier::logits;
 use super::feed::{Feed, Stage};
 use super::flops::needed_flops;
 use super::inputs::batch_capacity;
-use crate::bert::plans::{self, Kind, Optimizer};
+use crate::bert::plans::{self, Form, Kind, Optimizer};
 use crate::bert::{self, Capacity};
 use crate::data::{BatchCapacity, Sequences};
 use crate::device::choice::DeviceChoice;
@@ -72,23 +72,22 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// Records and loads these plans (kind, capacity, whether it adds to the gradients before it), each kind in one
-    /// capacity, and the update plans of `optimizers`.
+    /// Records and loads these plans, each kind in one capacity, and the update plans of `optimizers`.
     ///
     /// # Errors
     /// [`TrainError::Device`], [`TrainError::Plan`].
     pub fn new(
         config: &BertConfig,
-        batches: &[(Kind, Capacity, bool)],
+        batches: &[(Kind, Capacity, Form)],
         optimizers: &[Optimizer],
         device: DeviceChoice,
     ) -> Result<Trainer, TrainError> {
         let params = bert::parameters(config);
         let mut recorded = Vec::new();
-        for &(kind, capacity, accumulate) in batches {
+        for &(kind, capacity, form) in batches {
             recorded.push((
-                (kind, accumulate),
-                plans::batch(kind, config, &params, &capacity, accumulate)?,
+                (kind, form.accumulate),
+                plans::batch(kind, config, &params, &capacity, form)?,
             ));
         }
         let mut updates = Vec::new();

@@ -29,12 +29,18 @@ unsafe impl Send for Buffer {}
 struct Line([u32; ALIGN]);
 
 impl Buffer {
-    fn zeroed(len: usize) -> Buffer {
-        let lines = vec![Line([0; ALIGN]); len.div_ceil(ALIGN)].into_boxed_slice();
-        Buffer {
-            lines: Box::into_raw(lines),
+    fn zeroed(space: Space, len: usize) -> Result<Buffer, DeviceError> {
+        let mut lines = Vec::new();
+        let reserved = lines.try_reserve_exact(len.div_ceil(ALIGN));
+        reserved.map_err(|error| DeviceError::OutOfMemory {
+            backend: "cpu",
+            what: format!("{space:?}, {len} words ({error})"),
+        })?;
+        lines.resize(len.div_ceil(ALIGN), Line([0; ALIGN]));
+        Ok(Buffer {
+            lines: Box::into_raw(lines.into_boxed_slice()),
             len,
-        }
+        })
     }
 
     fn start(&self) -> *mut u32 {
@@ -64,7 +70,8 @@ struct LoadedLaunch {
 /// The CPU with its buffers and loaded plans.
 pub struct CpuDevice {
     sizes: Sizes,
-    buffers: [Buffer; SPACES.len()],
+    /// In the order of [`SPACES`].
+    buffers: Vec<Buffer>,
     programs: Vec<Vec<LoadedLaunch>>,
     pool: Arc<rayon::ThreadPool>,
 }
@@ -73,7 +80,7 @@ impl CpuDevice {
     /// Allocates the buffers, zeroed, and starts `threads` workers (0: one per core).
     ///
     /// # Errors
-    /// [`DeviceError::Backend`] if the threads cannot be started.
+    /// [`DeviceError::Backend`] if the threads cannot be started, [`DeviceError::OutOfMemory`].
     pub fn new(sizes: Sizes, threads: usize) -> Result<CpuDevice, DeviceError> {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
@@ -82,7 +89,10 @@ impl CpuDevice {
             backend: "cpu",
             what: format!("cannot start {threads} threads: {error}; ask for fewer with --threads"),
         })?;
-        let buffers = SPACES.map(|space| Buffer::zeroed(sizes.words(space)));
+        let mut buffers = Vec::with_capacity(SPACES.len());
+        for space in SPACES {
+            buffers.push(Buffer::zeroed(space, sizes.words(space))?);
+        }
         Ok(CpuDevice {
             sizes,
             buffers,

@@ -3,12 +3,17 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use super::stride;
 use crate::device::cpu::{LANES, vectorised};
 use crate::kernel::Call;
 use crate::ops::dropout::{Dropout, GROUP};
 use crate::ops::gemm::cpu::{Epilogue, Operand, Product, multiply_here};
 use crate::ops::math::{exp, tree};
+
+/// Rows of one task of `delta`.
+const BLOCK_ROWS: usize = 64;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
@@ -181,26 +186,38 @@ fn softmax(shared: &Shared, start: usize, head: usize, len: usize, scores: &mut 
     }
 }
 
+pub(super) fn delta(call: &Call) {
+    let (rows, h) = (call.live("tokens"), call.dims().size("h"));
+    let (heads, d) = (call.dims().size("heads"), call.dims().word("head_size") as usize);
+    let (out, dout) = (&call.f32(0)[..rows * h], &call.f32(1)[..rows * h]);
+    call.f32_mut(2)[..rows * heads]
+        .par_chunks_mut(BLOCK_ROWS * heads)
+        .zip(out.par_chunks(BLOCK_ROWS * h))
+        .zip(dout.par_chunks(BLOCK_ROWS * h))
+        .for_each(|((delta, out), dout)| {
+            vectorised(
+                #[inline(always)]
+                || deltas(d, out, dout, delta),
+            );
+        });
+}
+
 pub(super) fn backward(call: &Call) {
     let shared = Shared::new(call);
-    let (out, lse, dout) = (call.f32(2), call.f32(3), call.f32(4));
-    let (dqkv, delta) = (call.f32_mut(5), call.f32_mut(6));
-    let widths = [3 * shared.h, shared.heads];
+    let (lse, dout, delta) = (call.f32(2), call.f32(3), call.f32(4));
+    let dqkv = call.f32_mut(5);
     sequences(
         &shared,
         0..call.live("offsets"),
         dqkv,
-        delta,
-        widths,
-        &|sequence, dqkv, delta| {
+        &mut [],
+        [3 * shared.h, 0],
+        &|sequence, dqkv, _| {
             let start = shared.row(sequence);
             let len = shared.row(sequence + 1) - start;
             let rows = start * shared.h..(start + len) * shared.h;
-            let lse = &lse[start * shared.heads..(start + len) * shared.heads];
-            vectorised(
-                #[inline(always)]
-                || deltas(&shared, &out[rows.clone()], &dout[rows.clone()], delta),
-            );
+            let heads = start * shared.heads..(start + len) * shared.heads;
+            let (lse, delta) = (&lse[heads.clone()], &delta[heads]);
             let ld = len.next_multiple_of(LANES);
             SCRATCH.with_borrow_mut(|scratch| {
                 scratch.resize(scratch.len().max(shared.scratch_words()), 0.0);
@@ -263,12 +280,8 @@ pub(super) fn backward(call: &Call) {
 
 /// `delta[row, head] = sum over d of dout out`.
 #[inline(always)]
-fn deltas(shared: &Shared, out: &[f32], dout: &[f32], delta: &mut [f32]) {
-    for ((delta, out), dout) in delta
-        .iter_mut()
-        .zip(out.chunks_exact(shared.d))
-        .zip(dout.chunks_exact(shared.d))
-    {
+fn deltas(d: usize, out: &[f32], dout: &[f32], delta: &mut [f32]) {
+    for ((delta, out), dout) in delta.iter_mut().zip(out.chunks_exact(d)).zip(dout.chunks_exact(d)) {
         let mut sums = [0.0f32; LANES];
         let ((out, out_rest), (dout, dout_rest)) = (out.as_chunks::<LANES>(), dout.as_chunks::<LANES>());
         for (out, dout) in out.iter().zip(dout) {

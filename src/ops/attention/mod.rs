@@ -15,25 +15,48 @@
 mod cpu;
 mod reference;
 
-use crate::kernel::{Arg, Cost, Kernel, PLAIN, Sizes};
+use crate::kernel::{Arg, Cost, Dims, Grid, Kernel, PLAIN, Sizes, Variant, cover};
 use crate::ops::dropout::Rate;
 use crate::plan::{PlanError, Recorder, Value};
 
 pub use reference::cases;
 
 /// All kernels of the room.
-pub static KERNELS: &[&Kernel] = &[&FORWARD, &BACKWARD];
+pub static KERNELS: &[&Kernel] = &[&FORWARD, &DELTA, &BACKWARD];
 
-/// Products of `[len, len, d]` that a pass makes: 2 forward; backward S, dP, dv, dq, dk.
-fn cost(sizes: &Sizes, products: u64, tensors: u64) -> Cost {
+const CONSTANTS: &[&str] = &[
+    "tokens",
+    "tokens.count",
+    "offsets.count",
+    "h",
+    "heads",
+    "head_size",
+    "max_length",
+    "threshold",
+    "keep_scale",
+    "op",
+];
+
+/// FLOPs of `products` products of `[len, len, d]` per sequence and head, and of the softmax or its derivative; bytes of
+/// the tensors, in units of `[tokens, h]` and, for lse and delta, of `[tokens, heads]`.
+fn cost(sizes: &Sizes, products: u64, read: [u64; 2], written: [u64; 2]) -> Cost {
     let (heads, d) = (sizes.word("heads"), sizes.word("head_size"));
     let pairs = sizes.squared_lengths(sizes.word("max_length")) * heads;
-    let words = sizes.get("tokens") * heads * d;
+    let bytes = |[wide, narrow]: [u64; 2]| 4 * sizes.get("tokens") * heads * (d * wide + narrow);
     Cost {
         flops: pairs * (2 * d * products + 10),
-        read: 4 * words * tensors,
-        written: 4 * words,
+        read: bytes(read),
+        written: bytes(written),
     }
+}
+
+/// Blocks of 64 rows of every head of every sequence.
+fn grid(dims: &Dims, _: &Variant) -> Grid {
+    [
+        dims.word("max_length").div_ceil(64),
+        dims.word("heads"),
+        dims.size("offsets") as u32 - 1,
+    ]
 }
 
 /// `out = dropout(softmax(q k^T / sqrt(d))) v`.
@@ -45,29 +68,37 @@ pub static FORWARD: Kernel = Kernel {
         Arg::output("out", ["tokens", "h"]),
         Arg::output("lse", ["tokens", "heads"]),
     ],
-    constants: &[
-        "tokens",
-        "tokens.count",
-        "offsets.count",
-        "h",
-        "heads",
-        "head_size",
-        "max_length",
-        "threshold",
-        "keep_scale",
-        "op",
-    ],
+    constants: CONSTANTS,
     cuda: None,
     wgsl: None,
     cpu: cpu::forward,
-    grid: |dims, _| {
-        [
-            (dims.word("max_length")).div_ceil(64),
-            dims.word("heads"),
-            dims.size("offsets") as u32 - 1,
-        ]
+    grid,
+    cost: |sizes| cost(sizes, 2, [3, 0], [1, 1]),
+    variants: PLAIN,
+};
+
+/// `delta = sum over d of dout out`, per token and head. A launch of its own: the next one reads it wherever a block of
+/// queries or keys needs it.
+pub static DELTA: Kernel = Kernel {
+    name: "attention.delta",
+    args: &[
+        Arg::input("out", ["tokens", "h"]),
+        Arg::input("dout", ["tokens", "h"]),
+        Arg::output("delta", ["tokens", "heads"]),
+    ],
+    constants: &["tokens", "tokens.count", "tokens.start", "h", "heads", "head_size"],
+    cuda: None,
+    wgsl: None,
+    cpu: cpu::delta,
+    grid: |dims, _| cover(dims.size("tokens") * dims.size("heads")),
+    cost: |sizes| {
+        let (elements, rows) = (sizes.get("tokens") * sizes.get("h"), sizes.get("tokens"));
+        Cost {
+            flops: 2 * elements,
+            read: 8 * elements,
+            written: 4 * rows * sizes.get("heads"),
+        }
     },
-    cost: |sizes| cost(sizes, 2, 3),
     variants: PLAIN,
 };
 
@@ -77,41 +108,17 @@ pub static BACKWARD: Kernel = Kernel {
     args: &[
         Arg::input("qkv", ["tokens", "three_h"]),
         Arg::index("cu_seqlens", ["offsets", "1"]),
-        Arg::input("out", ["tokens", "h"]),
         Arg::input("lse", ["tokens", "heads"]),
         Arg::input("dout", ["tokens", "h"]),
+        Arg::input("delta", ["tokens", "heads"]),
         Arg::output("dqkv", ["tokens", "three_h"]),
-        Arg::output("delta", ["tokens", "heads"]),
     ],
-    constants: &[
-        "tokens",
-        "tokens.count",
-        "offsets.count",
-        "h",
-        "heads",
-        "head_size",
-        "max_length",
-        "threshold",
-        "keep_scale",
-        "op",
-    ],
+    constants: CONSTANTS,
     cuda: None,
     wgsl: None,
     cpu: cpu::backward,
-    grid: |dims, _| {
-        [
-            (dims.word("max_length")).div_ceil(64),
-            dims.word("heads"),
-            dims.size("offsets") as u32 - 1,
-        ]
-    },
-    cost: |sizes| {
-        cost(sizes, 5, 5)
-            + Cost {
-                written: 8 * sizes.get("tokens") * sizes.get("h"),
-                ..Cost::default()
-            }
-    },
+    grid,
+    cost: |sizes| cost(sizes, 5, [4, 2], [3, 0]),
     variants: PLAIN,
 };
 
@@ -134,7 +141,7 @@ fn stride(max_length: usize) -> usize {
 /// Multi-head self-attention: `qkv [tokens, 3 h]`, `cu_seqlens [sequences + 1, 1]` to `[tokens, h]`.
 ///
 /// # Errors
-/// Shape mismatches; a width that is not a multiple of the heads; sizes whose dropout counter passes 2^32.
+/// Shape mismatches; a width that is not a multiple of the heads; no offsets; sizes whose dropout counter passes 2^32.
 pub fn attention(r: &mut Recorder, qkv: Value, cu_seqlens: Value, shape: Attention) -> Result<Value, PlanError> {
     let Attention {
         heads,
@@ -143,11 +150,14 @@ pub fn attention(r: &mut Recorder, qkv: Value, cu_seqlens: Value, shape: Attenti
     } = shape;
     let info = r.info(qkv).clone();
     let h = info.width / 3;
-    if heads == 0 || info.width != 3 * h || !h.is_multiple_of(heads) {
+    if heads == 0 || h == 0 || info.width != 3 * h || !h.is_multiple_of(heads) {
         return Err(r.unsupported(format!(
-            "attention needs 3 x heads x head size columns, got {}",
+            "attention needs 3 x heads x head size columns, got {} for {heads} heads",
             info.width
         )));
+    }
+    if r.info(cu_seqlens).rows.capacity == 0 {
+        return Err(r.unsupported("attention needs the offset at which the last sequence ends".to_string()));
     }
     let elements = u64::from(info.rows.capacity) * u64::from(heads) * stride(max_length as usize) as u64;
     if elements > u64::from(u32::MAX) {
@@ -176,11 +186,9 @@ pub fn attention(r: &mut Recorder, qkv: Value, cu_seqlens: Value, shape: Attenti
             return Err(r.unsupported("the input of attention is used by another op as well".to_string()));
         }
         let delta = r.value("delta", info.rows, heads);
-        r.launch(
-            &BACKWARD,
-            &[qkv, cu_seqlens, out, lse, dout, dqkv.value, delta],
-            &constants,
-        )
+        r.launch(&DELTA, &[out, dout, delta], &[("head_size", h / heads)])?;
+        let values = [qkv, cu_seqlens, lse, dout, delta, dqkv.value];
+        r.launch(&BACKWARD, &values, &constants)
     });
     Ok(out)
 }

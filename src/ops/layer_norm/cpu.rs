@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::BLOCK_ROWS;
+use super::{BLOCK_ROWS, WIDEST};
 use crate::device::cpu::{LANES, vectorised};
 use crate::kernel::Call;
 use crate::ops::dropout::{Dropout, GROUP};
@@ -188,7 +188,8 @@ struct Line<'a> {
 }
 
 impl Line<'_> {
-    /// The forward dropped elements of `y`: the same elements of `dy` are dropped first, in a scratch row on the stack.
+    /// The forward dropped elements of `y`: the same elements of `dy` are dropped first, in a scratch row on the stack. Rows are
+    /// at most [`WIDEST`] wide when they are recorded.
     #[inline(always)]
     fn with_dropout(
         &self,
@@ -199,9 +200,7 @@ impl Line<'_> {
         dgamma: &mut [f32],
         dbeta: &mut [f32],
     ) {
-        const MOST: usize = 4096;
-        let mut scratch = [0.0f32; MOST];
-        assert!(self.dy.len() <= MOST, "rows are at most {MOST} wide");
+        let mut scratch = [0.0f32; WIDEST];
         let scratch = &mut scratch[..self.dy.len()];
         let mut factors = [0.0; GROUP];
         for (group, (out, dy)) in scratch.chunks_mut(GROUP).zip(self.dy.chunks(GROUP)).enumerate() {

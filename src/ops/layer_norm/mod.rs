@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! residual_forward    s = residual + dropout(x)   (in place of x),   y = LN(s)
-//! forward             y = dropout(LN(x))
+//! forward             s = x,                                         y = dropout(LN(s))
 //! LN(s) = (s - mean) rstd gamma + beta,  rstd = 1 / sqrt(mean((s - mean)^2) + eps);   stats [rows, 2] = (mean, rstd)
 //!
 //! with g = dy gamma, xhat = (s - mean) rstd, means over the row:
@@ -15,7 +15,7 @@
 mod cpu;
 mod reference;
 
-use crate::kernel::{Arg, Cost, File, Kernel, PLAIN, Source};
+use crate::kernel::{Arg, Cost, Extent, File, Kernel, PLAIN, Sizes, Source};
 use crate::ops::bias_grad::{self, ROWS};
 use crate::ops::dropout::Rate;
 use crate::plan::{PlanError, Recorder, Value};
@@ -35,74 +35,63 @@ const CUDA: File = File {
     text: include_str!("../../../kernels/layer_norm.cu"),
 };
 
-/// `y = dropout(LN(x))`.
+const FORWARD_CONSTANTS: &[&str] = &[
+    "rows",
+    "rows.count",
+    "rows.start",
+    "width",
+    "epsilon",
+    "threshold",
+    "keep_scale",
+    "op",
+];
+
+/// `flops` an element; so many tensors of the shape of s read and written.
+fn cost(sizes: &Sizes, flops: u64, read: u64, written: u64) -> Cost {
+    let elements = sizes.get("rows") * sizes.get("width");
+    Cost {
+        flops: flops * elements,
+        read: 4 * read * elements,
+        written: 4 * written * elements,
+    }
+}
+
+/// `y = dropout(LN(s))`.
 pub static FORWARD: Kernel = Kernel {
     name: "layer_norm.forward",
     args: &[
-        Arg::input("x", ["rows", "width"]),
+        Arg::input("s", ["rows", "width"]),
         Arg::input("gamma", ["1", "width"]),
         Arg::input("beta", ["1", "width"]),
         Arg::output("y", ["rows", "width"]),
         Arg::output("stats", ["rows", "two"]),
     ],
-    constants: &[
-        "rows",
-        "rows.count",
-        "rows.start",
-        "width",
-        "epsilon",
-        "threshold",
-        "keep_scale",
-        "op",
-    ],
+    constants: FORWARD_CONSTANTS,
     cuda: Some(Source::new(CUDA, "layer_norm_forward")),
     wgsl: Some(Source::new(WGSL, "layer_norm_forward")),
     cpu: cpu::forward,
     grid: |dims, _| [dims.size("rows") as u32, 1, 1],
-    cost: |sizes| {
-        let elements = sizes.get("rows") * sizes.get("width");
-        Cost {
-            flops: 8 * elements,
-            read: 4 * elements,
-            written: 4 * elements,
-        }
-    },
+    cost: |sizes| cost(sizes, 8, 1, 1),
     variants: PLAIN,
 };
 
-/// `sum = residual + dropout(sum)`, `y = LN(sum)`.
+/// `s = residual + dropout(s)`, `y = LN(s)`.
 pub static RESIDUAL_FORWARD: Kernel = Kernel {
     name: "layer_norm.residual_forward",
     args: &[
-        Arg::inout("sum", ["rows", "width"]),
+        Arg::inout("s", ["rows", "width"]),
         Arg::input("residual", ["rows", "width"]),
         Arg::input("gamma", ["1", "width"]),
         Arg::input("beta", ["1", "width"]),
         Arg::output("y", ["rows", "width"]),
         Arg::output("stats", ["rows", "two"]),
     ],
-    constants: &[
-        "rows",
-        "rows.count",
-        "rows.start",
-        "width",
-        "epsilon",
-        "threshold",
-        "keep_scale",
-        "op",
-    ],
+    constants: FORWARD_CONSTANTS,
     cuda: Some(Source::new(CUDA, "layer_norm_residual_forward")),
     wgsl: Some(Source::new(WGSL, "layer_norm_residual_forward")),
     cpu: cpu::residual_forward,
     grid: |dims, _| [dims.size("rows") as u32, 1, 1],
-    cost: |sizes| {
-        let elements = sizes.get("rows") * sizes.get("width");
-        Cost {
-            flops: 10 * elements,
-            read: 8 * elements,
-            written: 8 * elements,
-        }
-    },
+    cost: |sizes| cost(sizes, 10, 2, 2),
     variants: PLAIN,
 };
 
@@ -111,7 +100,7 @@ pub static BACKWARD: Kernel = Kernel {
     name: "layer_norm.backward",
     args: &[
         Arg::input("dy", ["rows", "width"]),
-        Arg::input("x", ["rows", "width"]),
+        Arg::input("s", ["rows", "width"]),
         Arg::input("stats", ["rows", "two"]),
         Arg::input("gamma", ["1", "width"]),
         Arg::inout("dx", ["rows", "width"]),
@@ -132,14 +121,7 @@ pub static BACKWARD: Kernel = Kernel {
     wgsl: Some(Source::new(WGSL, "layer_norm_backward")),
     cpu: cpu::backward,
     grid: |dims, _| [dims.size("blocks") as u32, 1, 1],
-    cost: |sizes| {
-        let elements = sizes.get("rows") * sizes.get("width");
-        Cost {
-            flops: 14 * elements,
-            read: 8 * elements,
-            written: 4 * elements,
-        }
-    },
+    cost: |sizes| cost(sizes, 14, 2, 1),
     variants: PLAIN,
 };
 
@@ -148,7 +130,7 @@ pub static RESIDUAL_BACKWARD: Kernel = Kernel {
     name: "layer_norm.residual_backward",
     args: &[
         Arg::input("dy", ["rows", "width"]),
-        Arg::input("sum", ["rows", "width"]),
+        Arg::input("s", ["rows", "width"]),
         Arg::input("stats", ["rows", "two"]),
         Arg::input("gamma", ["1", "width"]),
         Arg::inout("dresidual", ["rows", "width"]),
@@ -170,14 +152,7 @@ pub static RESIDUAL_BACKWARD: Kernel = Kernel {
     wgsl: Some(Source::new(WGSL, "layer_norm_residual_backward")),
     cpu: cpu::residual_backward,
     grid: |dims, _| [dims.size("blocks") as u32, 1, 1],
-    cost: |sizes| {
-        let elements = sizes.get("rows") * sizes.get("width");
-        Cost {
-            flops: 15 * elements,
-            read: 8 * elements,
-            written: 8 * elements,
-        }
-    },
+    cost: |sizes| cost(sizes, 15, 2, 2),
     variants: PLAIN,
 };
 
@@ -211,11 +186,20 @@ impl Norm {
     }
 }
 
+/// Widest row whose LayerNorm the backward of [`layer_norm`] with dropout takes.
+pub const WIDEST: usize = 4096;
+
 /// `dropout(LN(x))`.
 ///
 /// # Errors
-/// Shape mismatches, with the scope.
+/// Shape mismatches, rows wider than [`WIDEST`] with dropout, sizes beyond the dropout counter; all with the scope.
 pub fn layer_norm(r: &mut Recorder, x: Value, norm: Norm, dropout: f32) -> Result<Value, PlanError> {
+    check_counter(r, x, dropout)?;
+    let width = r.info(x).width;
+    if dropout > 0.0 && width as usize > WIDEST {
+        let what = format!("layer_norm with dropout over rows of {width}: at most {WIDEST}");
+        return Err(r.unsupported(what));
+    }
     let rate = Rate {
         probability: dropout,
         op: r.op_id(),
@@ -228,10 +212,10 @@ pub fn layer_norm(r: &mut Recorder, x: Value, norm: Norm, dropout: f32) -> Resul
     r.launch(&FORWARD, &[x, norm.gamma, norm.beta, y, stats], &norm.constants(rate))?;
     r.backward(&[y], move |r| {
         let Some(dy) = r.incoming(y) else { return Ok(()) };
-        let Some(dx) = r.outgoing(x)? else { return Ok(()) };
-        let blocks = bias_grad::blocks(info.rows);
-        let dgamma = r.value("dgamma partials", blocks, info.width);
-        let dbeta = r.value("dbeta partials", blocks, info.width);
+        let Some(dx) = r.outgoing(x)? else {
+            return Err(r.unsupported("layer_norm needs a gradient of its input".to_string()));
+        };
+        let [dgamma, dbeta] = partials(r, info.rows, info.width);
         let [threshold, scale, op] = rate.constants();
         let constants = [threshold, scale, op, ("accumulate_dx", dx.flag())];
         r.launch(
@@ -239,8 +223,7 @@ pub fn layer_norm(r: &mut Recorder, x: Value, norm: Norm, dropout: f32) -> Resul
             &[dy, x, stats, norm.gamma, dx.value, dgamma, dbeta],
             &constants,
         )?;
-        bias_grad::record_finish(r, dgamma, norm.gamma)?;
-        bias_grad::record_finish(r, dbeta, norm.beta)
+        finish(r, norm, [dgamma, dbeta])
     });
     Ok(y)
 }
@@ -249,7 +232,7 @@ pub fn layer_norm(r: &mut Recorder, x: Value, norm: Norm, dropout: f32) -> Resul
 /// read it, and be used nowhere else.
 ///
 /// # Errors
-/// Shape mismatches, with the scope.
+/// Shape mismatches, sizes beyond the dropout counter; with the scope.
 pub fn residual_layer_norm(
     r: &mut Recorder,
     x: Value,
@@ -257,6 +240,7 @@ pub fn residual_layer_norm(
     norm: Norm,
     dropout: f32,
 ) -> Result<Value, PlanError> {
+    check_counter(r, x, dropout)?;
     let rate = Rate {
         probability: dropout,
         op: r.op_id(),
@@ -279,18 +263,37 @@ pub fn residual_layer_norm(
         if dx.accumulate {
             return Err(r.unsupported("the input of residual_layer_norm is used by another op as well".to_string()));
         }
-        let blocks = bias_grad::blocks(info.rows);
-        let dgamma = r.value("dgamma partials", blocks, info.width);
-        let dbeta = r.value("dbeta partials", blocks, info.width);
+        let [dgamma, dbeta] = partials(r, info.rows, info.width);
         let [threshold, scale, op] = rate.constants();
         let constants = [threshold, scale, op, ("accumulate_dresidual", dresidual.flag())];
         let values = [dy, x, stats, norm.gamma, dresidual.value, dx.value, dgamma, dbeta];
         r.launch(&RESIDUAL_BACKWARD, &values, &constants)?;
-        bias_grad::record_finish(r, dgamma, norm.gamma)?;
-        bias_grad::record_finish(r, dbeta, norm.beta)
+        finish(r, norm, [dgamma, dbeta])
     });
     Ok(y)
 }
 
+/// Dropout counts elements in 32 bits.
+fn check_counter(r: &Recorder, x: Value, dropout: f32) -> Result<(), PlanError> {
+    let info = r.info(x);
+    let elements = u64::from(info.rows.capacity) * u64::from(info.width);
+    if dropout > 0.0 && elements > u64::from(u32::MAX) {
+        let what = format!("{elements} elements exceed the dropout counter; use a smaller batch");
+        return Err(r.unsupported(what));
+    }
+    Ok(())
+}
+
+/// Column sums of blocks of rows, for gamma and beta.
+fn partials(r: &mut Recorder, rows: Extent, width: u32) -> [Value; 2] {
+    let blocks = bias_grad::blocks(rows);
+    ["dgamma partials", "dbeta partials"].map(|name| r.value(name, blocks, width))
+}
+
+fn finish(r: &mut Recorder, norm: Norm, [dgamma, dbeta]: [Value; 2]) -> Result<(), PlanError> {
+    bias_grad::record_finish(r, dgamma, norm.gamma)?;
+    bias_grad::record_finish(r, dbeta, norm.beta)
+}
+
 /// Rows that one block of the backward reduces.
-pub const BLOCK_ROWS: usize = ROWS;
+const BLOCK_ROWS: usize = ROWS;

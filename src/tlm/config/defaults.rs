@@ -69,6 +69,7 @@ impl Default for ModelConfig {
             max_positions: None,
             dropout: 0.1,
             attention_dropout: 0.1,
+            recompute: false,
         }
     }
 }

@@ -48,6 +48,8 @@ pub enum Kind {
     Positive,
     /// One of these words.
     Choice(&'static [&'static str]),
+    /// true or false.
+    Switch,
     /// How a text becomes a query.
     Query,
     /// How documents become passages.
@@ -154,6 +156,8 @@ pub const KEYS: &[Key] = &[
         "Dropout after the embeddings and after every sublayer, in both stages."),
     key("model", "attention_dropout", Kind::Rate,
         "Dropout of the attention probabilities, in both stages."),
+    key("model", "recompute", Kind::Switch,
+        "Layers compute their values again in the backward instead of keeping them: less memory, more work, same bits."),
 
     key("stage1", "steps", Kind::Whole(0, LARGE - 1),
         "Optimiser steps, external and internal together. Published: 50,000 to 500,000."),
@@ -266,6 +270,7 @@ impl Kind {
                 let words: Vec<_> = words.iter().map(|word| format!("\"{word}\"")).collect();
                 format!("one of {}", words.join(", "))
             }
+            Kind::Switch => "true or false".to_owned(),
             Kind::Query => "\"text\"".to_owned(),
             Kind::PassageWords => PassageWords::EXPECTED.to_owned(),
         }
@@ -304,6 +309,7 @@ impl Kind {
             Kind::NotNegative => number(|number| number >= 0.0),
             Kind::Positive => number(|number| number > 0.0),
             Kind::Choice(words) => value.as_str().filter(|word| words.contains(word)).map(Value::from),
+            Kind::Switch => value.as_bool().map(Value::from),
             Kind::Query => value
                 .as_str()?
                 .parse::<Query>()

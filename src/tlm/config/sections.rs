@@ -102,6 +102,8 @@ pub struct ModelConfig {
     pub dropout: f64,
     /// Dropout of attention probabilities.
     pub attention_dropout: f64,
+    /// Whether the layers compute their values again in the backward instead of keeping them.
+    pub recompute: bool,
 }
 
 /// AdamW and its schedule, in both stages.

@@ -176,6 +176,7 @@ fn every_key_of_the_table_is_printed_with_its_meaning_and_can_be_set() {
         let (text, value) = match key.kind {
             Kind::Whole(least, most) => (least.max(8).min(most).to_string(), None),
             Kind::Choice(words) => (words[words.len() - 1].to_owned(), None),
+            Kind::Switch => ("true".to_owned(), None),
             Kind::Query => ("tfidf:3".to_owned(), None),
             Kind::PassageWords => ("17".to_owned(), None),
             Kind::Patterns => (

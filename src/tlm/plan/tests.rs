@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::bert::plans::Form;
 use crate::device::choice::DeviceChoice;
 use crate::device::cpu::CpuDevice;
 use crate::device::{Device, DeviceError};
@@ -87,6 +88,18 @@ fn memory_is_what_a_device_is_opened_with() {
 }
 
 #[test]
+fn recomputation_takes_less_memory_and_its_work_is_named() {
+    let (kept, again) = (null(&[]), null(&["model.recompute=true"]));
+    assert!(again.memory.arena < kept.memory.arena);
+    assert_eq!(again.flops - kept.flops, again.recomputed_flops);
+    assert_eq!(kept.recomputed_flops, 0);
+    let of = |name: &str| again.plans.iter().find(|plan| plan.name == name).unwrap();
+    assert_eq!((of("evaluate").recomputed_flops, of("update").recomputed_bytes), (0, 0));
+    assert!(of("joint").recomputed_bytes > 0);
+    assert!(again.to_text(false).contains("model.recompute") && !kept.to_text(false).contains("model.recompute"));
+}
+
+#[test]
 fn labels_and_vocabulary_are_read_where_the_files_exist() {
     let directory = tempfile::tempdir().unwrap();
     let rows = ["a", "b", "c"].map(|label| format!("{{\"text\": \"x\", \"label\": \"{label}\"}}\n"));
@@ -137,7 +150,7 @@ fn the_planned_sizes_are_enough_for_the_cpu_and_no_word_too_many() {
     let bert = sizes::bert_config(&config, 500, vec!["a".to_owned(), "b".to_owned()]);
     let params = bert::parameters(&bert);
     let capacity = sizes::batches(&config).unwrap()[0].capacity;
-    let recorded = batch(Kind::External, &bert, &params, &capacity, false).unwrap();
+    let recorded = batch(Kind::External, &bert, &params, &capacity, Form::default()).unwrap();
     let enough = Sizes::of(params.words(), true, &[&recorded]);
     assert!(CpuDevice::new(enough, 1).unwrap().load(&recorded).is_ok());
     let short = Sizes {

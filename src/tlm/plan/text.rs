@@ -76,6 +76,15 @@ impl PlanReport {
             "work    at most {:.3} TFLOP for the whole training, if every text had its greatest length",
             self.flops as f64 / 1e12
         );
+        if self.recomputed_flops > 0 {
+            let dropped = self.plans.iter().map(|plan| plan.recomputed_bytes).max().unwrap_or(0);
+            let _ = writeln!(
+                out,
+                "again   {:.3} TFLOP of it compute {} MiB a second time that the layers do not keep (model.recompute)",
+                self.recomputed_flops as f64 / 1e12,
+                mib(dropped)
+            );
+        }
         if let Some(largest) = self.plans.iter().max_by_key(|plan| plan.arena_bytes) {
             let _ = writeln!(out, "\nlargest values of {} (MiB)", largest.name);
             for (label, bytes) in &largest.largest {

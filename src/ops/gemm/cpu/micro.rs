@@ -31,8 +31,11 @@ pub trait Micro {
     unsafe fn tile(tile: &Tile, a: *const f32, b: *const f32, c: *mut f32, accumulate: bool);
 
     /// Transposes a square.
+    ///
+    /// # Safety
+    /// The processor has the instruction set.
     #[inline(always)]
-    fn transpose(square: &mut [[f32; 16]; 16]) {
+    unsafe fn transpose(square: &mut [[f32; 16]; 16]) {
         let from = *square;
         for (row, line) in square.iter_mut().enumerate() {
             for (column, word) in line.iter_mut().enumerate() {
@@ -146,8 +149,8 @@ impl Micro for Avx512 {
     }
 
     #[inline(always)]
-    fn transpose(square: &mut [[f32; 16]; 16]) {
-        // SAFETY: `Avx512` is used only where `wide()`.
+    unsafe fn transpose(square: &mut [[f32; 16]; 16]) {
+        // SAFETY: the same contract.
         unsafe { transpose_avx512(square) }
     }
 }

@@ -13,12 +13,16 @@
 //! Why not a library: the products must not allocate, must carry bias, GELU and GELU's derivative, and must give the same
 //! bits for any number of threads. `benches/gemm.rs` compares with crate `gemm`.
 
+mod micro;
+mod pack;
+
 use std::cell::RefCell;
 
 use rayon::prelude::*;
 
 use crate::device::cpu::vectorised;
 use crate::ops::gelu::{gelu, gelu_derivative};
+use pack::{grown, pack_b, pack_rows, pack_strips};
 
 /// Depth of a block: a panel of B of this depth is 32 KiB.
 const KC: usize = 256;
@@ -27,8 +31,6 @@ const SLAB: usize = 1 << 20;
 /// Distance of lines of A from which they are copied side by side: lines a multiple of 4 KiB apart compete for the same few
 /// lines of L1.
 const FAR: usize = 512;
-/// Steps of a transposed A that are fetched before they are packed.
-const AHEAD: usize = 8;
 /// Rows of C in one task, at most.
 const MC: usize = 192;
 
@@ -166,7 +168,9 @@ impl Product<'_> {
         let spans = |operand: &Operand, outer: usize| {
             outer == 0 || self.k == 0 || (outer - 1) * operand.outer + (self.k - 1) * operand.inner < operand.data.len()
         };
-        let covers = |len: usize| self.m == 0 || self.n == 0 || (self.m - 1) * self.ldc + self.n <= len;
+        // Rows apart, too: tasks write rows of C as their own.
+        let covers =
+            |len: usize| self.m == 0 || self.n == 0 || (self.n <= self.ldc && (self.m - 1) * self.ldc + self.n <= len);
         assert!(
             spans(&self.a, self.m) && spans(&self.b, self.n) && covers(c),
             "operand shorter than its shape"
@@ -274,63 +278,6 @@ fn sequential<M: micro::Micro>(product: &Product, c: Output) {
     });
 }
 
-/// Scratch of at least `words` words. The first use takes what later ones usually need, so that a thread that gets a
-/// larger task later on does not allocate again.
-fn grown(scratch: &mut Vec<f32>, words: usize) -> &mut [f32] {
-    const USUAL: usize = 1 << 18;
-    if scratch.len() < words {
-        scratch.resize(words.max(USUAL), 0.0);
-    }
-    &mut scratch[..words]
-}
-
-/// Panel `panel` of the slab as `[depth][NR]`, columns beyond the matrix zero.
-#[inline(always)]
-fn pack_b<M: micro::Micro>(product: &Product, slab: &Slab, panel: usize, words: &mut [f32]) {
-    let Operand { data, outer, inner } = product.b;
-    let column = panel * M::NR;
-    let live = M::NR.min(slab.columns - column);
-    let start = (slab.column + column) * outer + slab.depth * inner;
-    if outer == 1 {
-        for (depth, row) in words.chunks_exact_mut(M::NR).enumerate() {
-            let from = start + depth * inner;
-            if live == M::NR {
-                row.copy_from_slice(&data[from..from + M::NR]);
-            } else {
-                row[..live].copy_from_slice(&data[from..from + live]);
-                row[live..].fill(0.0);
-            }
-        }
-        return;
-    }
-    const EDGE: usize = 16; // transposed in squares that stay in registers
-    let mut depth = 0;
-    while inner == 1 && depth + EDGE <= slab.depths {
-        for group in (0..M::NR).step_by(EDGE) {
-            let mut square = [[0.0f32; EDGE]; EDGE];
-            for (column, row) in square.iter_mut().enumerate().take(live.saturating_sub(group)) {
-                let from = start + (group + column) * outer + depth;
-                row.copy_from_slice(&data[from..from + EDGE]);
-            }
-            M::transpose(&mut square);
-            for (index, row) in square.iter().enumerate() {
-                let to = (depth + index) * M::NR + group;
-                words[to..to + EDGE].copy_from_slice(row);
-            }
-        }
-        depth += EDGE;
-    }
-    for (depth, row) in words.chunks_exact_mut(M::NR).enumerate().skip(depth) {
-        for (column, word) in row.iter_mut().enumerate() {
-            *word = if column < live {
-                data[start + column * outer + depth * inner]
-            } else {
-                0.0
-            };
-        }
-    }
-}
-
 struct Block {
     row: usize,
     rows: usize,
@@ -373,10 +320,7 @@ fn tiles<M: micro::Micro>(
         if transposed && pack_a {
             pack_strips::<M>(product, block, at, depths, scratch);
         } else if pack_a {
-            for (row, line) in scratch.chunks_exact_mut(depths).take(block.rows).enumerate() {
-                let from = (block.row + row) * product.a.outer + at;
-                line.copy_from_slice(&product.a.data[from..from + depths]);
-            }
+            pack_rows(product, block, at, depths, scratch);
         }
         let first = at == 0;
         let last = at + depths >= product.k;
@@ -424,31 +368,6 @@ fn tiles<M: micro::Micro>(
     }
 }
 
-/// `[MC x KC]` of a transposed A into strips `[depth][MR]`.
-#[inline(always)]
-fn pack_strips<M: micro::Micro>(product: &Product, block: &Block, at: usize, depths: usize, scratch: &mut [f32]) {
-    let Operand { data, outer, inner } = product.a;
-    for depth in 0..depths {
-        let from = (at + depth) * inner + block.row * outer;
-        if outer == 1 {
-            // Every step begins on another page, where the processor does not look ahead by itself.
-            micro::prefetch(data, from + AHEAD * inner, block.rows);
-        }
-        for strip in 0..block.rows.div_ceil(M::MR) {
-            let to = (strip * depths + depth) * M::MR;
-            let live = M::MR.min(block.rows - strip * M::MR);
-            let from = from + strip * M::MR * outer;
-            if outer == 1 && live == M::MR {
-                scratch[to..to + M::MR].copy_from_slice(&data[from..from + M::MR]);
-            } else {
-                for index in 0..live {
-                    scratch[to + index] = data[from + index * outer];
-                }
-            }
-        }
-    }
-}
-
 #[inline(always)]
 fn finish(product: &Product, c: Output, start: usize, column: usize, columns: usize) {
     if matches!(product.epilogue, Epilogue::None) {
@@ -478,6 +397,3 @@ fn finish(product: &Product, c: Output, start: usize, column: usize, columns: us
         }
     }
 }
-
-#[path = "micro.rs"]
-mod micro;
