@@ -326,6 +326,9 @@ pub struct Kernel {
     pub wgsl: Option<Source>,
     /// CPU function; parallel over fixed partitions.
     pub cpu: fn(&Call),
+    /// Takes the calling thread's working memory for these sizes, if the CPU function uses any. Every worker does so when
+    /// a plan is loaded, because which of them gets which task is known too late.
+    pub reserve: Option<fn(&Dims)>,
     /// Workgroups for the plan's capacities.
     pub grid: fn(&Dims, &Variant) -> Grid,
     /// Work.

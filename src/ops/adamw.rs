@@ -45,6 +45,7 @@ pub static UPDATE: Kernel = Kernel {
     cuda: None,
     wgsl: None,
     cpu: run,
+    reserve: None,
     grid: |dims, _| cover(dims.size("width")),
     cost: |sizes| {
         let words = sizes.get("width");

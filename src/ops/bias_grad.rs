@@ -38,6 +38,7 @@ pub static PARTIAL: Kernel = Kernel {
     cuda: Some(Source::new(CUDA, "bias_grad_partial")),
     wgsl: Some(Source::new(WGSL, "bias_grad_partial")),
     cpu: partial,
+    reserve: None,
     grid: |dims, _| [dims.size("width").div_ceil(64) as u32, dims.size("blocks") as u32, 1],
     cost: |sizes| {
         let elements = sizes.get("rows") * sizes.get("width");
@@ -61,6 +62,7 @@ pub static FINISH: Kernel = Kernel {
     cuda: Some(Source::new(CUDA, "bias_grad_finish")),
     wgsl: Some(Source::new(WGSL, "bias_grad_finish")),
     cpu: finish,
+    reserve: None,
     grid: |dims, _| [dims.size("width").div_ceil(64) as u32, 1, 1],
     cost: |sizes: &Sizes| {
         let elements = sizes.get("blocks") * sizes.get("width");

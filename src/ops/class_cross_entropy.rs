@@ -33,6 +33,7 @@ pub static LOSS: Kernel = Kernel {
     cuda: None,
     wgsl: None,
     cpu: loss,
+    reserve: None,
     grid: |dims, _| [dims.size("rows").div_ceil(64) as u32, 1, 1],
     cost: |sizes| {
         let (rows, elements) = (sizes.get("rows"), sizes.get("rows") * sizes.get("classes"));
@@ -58,6 +59,7 @@ pub static GRADIENT: Kernel = Kernel {
     cuda: None,
     wgsl: None,
     cpu: gradient,
+    reserve: None,
     grid: |dims, _| [dims.size("rows").div_ceil(64) as u32, 1, 1],
     cost: |sizes| {
         let (rows, elements) = (sizes.get("rows"), sizes.get("rows") * sizes.get("classes"));

@@ -24,6 +24,7 @@ pub static COPY: Kernel = Kernel {
     cuda: Some(Source::new(CUDA, "copy")),
     wgsl: Some(Source::new(WGSL, "copy")),
     cpu: run,
+    reserve: None,
     grid: |dims, _| cover(dims.size("rows") * dims.size("width")),
     cost: |sizes| {
         let elements = sizes.get("rows") * sizes.get("width");

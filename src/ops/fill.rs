@@ -14,6 +14,7 @@ pub static ZERO: Kernel = Kernel {
     cuda: None,
     wgsl: None,
     cpu: run,
+    reserve: None,
     grid: |dims, _| cover(dims.size("rows") * dims.size("width")),
     cost: |sizes| Cost {
         flops: 0,

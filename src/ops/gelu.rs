@@ -68,6 +68,7 @@ pub static BACKWARD: Kernel = Kernel {
     cuda: Some(Source::new(CUDA, "gelu_backward")),
     wgsl: Some(Source::new(WGSL, "gelu_backward")),
     cpu: backward,
+    reserve: None,
     grid: |dims, _| cover(dims.size("rows") * dims.size("width")),
     cost: |sizes| {
         let elements = sizes.get("rows") * sizes.get("width");

@@ -30,6 +30,7 @@ pub static PARTIAL: Kernel = Kernel {
     cuda: None,
     wgsl: None,
     cpu: partial,
+    reserve: None,
     grid: |dims, _| [dims.size("blocks") as u32, 1, 1],
     cost: |sizes| {
         let words = sizes.get("rows") * sizes.get("width");
@@ -50,6 +51,7 @@ pub static FINISH: Kernel = Kernel {
     cuda: None,
     wgsl: None,
     cpu: finish,
+    reserve: None,
     grid: |_, _| [1, 1, 1],
     cost: |sizes| Cost {
         flops: sizes.get("blocks"),

@@ -20,6 +20,7 @@ pub static SUM: Kernel = Kernel {
     cuda: None,
     wgsl: None,
     cpu: run,
+    reserve: None,
     grid: |_, _| [1, 1, 1],
     cost: |sizes| Cost {
         flops: sizes.get("rows"),

@@ -164,6 +164,13 @@ impl Device for CpuDevice {
                 args,
             });
         }
+        self.pool.broadcast(|_| {
+            for launch in &plan.launches {
+                if let Some(reserve) = launch.kernel.reserve {
+                    reserve(&launch.dims);
+                }
+            }
+        });
         self.programs.push(launches);
         Ok(Program(self.programs.len() - 1))
     }

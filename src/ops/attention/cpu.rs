@@ -7,8 +7,9 @@ use rayon::prelude::*;
 
 use super::stride;
 use crate::device::cpu::{LANES, vectorised};
-use crate::kernel::Call;
+use crate::kernel::{Call, Dims};
 use crate::ops::dropout::{Dropout, GROUP};
+use crate::ops::gemm;
 use crate::ops::gemm::cpu::{Epilogue, Operand, Product, multiply_here};
 use crate::ops::math::{exp, tree};
 
@@ -17,6 +18,19 @@ const BLOCK_ROWS: usize = 64;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Takes the calling thread's working memory for sequences up to `max_length`.
+pub fn reserve(dims: &Dims) {
+    let stride = stride(dims.word("max_length") as usize);
+    SCRATCH.with_borrow_mut(|scratch| scratch.resize(scratch.len().max(scratch_words(stride)), 0.0));
+    let side = stride.max(dims.word("head_size") as usize);
+    gemm::cpu::reserve(side, side, side);
+}
+
+/// Two score matrices of the longest sequence.
+fn scratch_words(stride: usize) -> usize {
+    2 * stride * stride.next_multiple_of(LANES)
 }
 
 /// What all sequences of a launch share.
@@ -42,11 +56,6 @@ impl<'a> Shared<'a> {
             stride: stride(dims.word("max_length") as usize),
             dropout: Dropout::new(dims, call.step()),
         }
-    }
-
-    /// Two score matrices of the longest sequence.
-    fn scratch_words(&self) -> usize {
-        2 * self.stride * self.stride.next_multiple_of(LANES)
     }
 
     fn row(&self, sequence: usize) -> usize {
@@ -128,7 +137,7 @@ pub(super) fn forward(call: &Call) {
             let len = shared.row(sequence + 1) - start;
             let ld = len.next_multiple_of(LANES);
             SCRATCH.with_borrow_mut(|scratch| {
-                scratch.resize(scratch.len().max(shared.scratch_words()), 0.0);
+                scratch.resize(scratch.len().max(scratch_words(shared.stride)), 0.0);
                 let scores = &mut scratch[..len * ld];
                 for head in 0..shared.heads {
                     let (q, k) = (shared.left(start, 0, head), shared.left(start, 1, head));
@@ -220,7 +229,7 @@ pub(super) fn backward(call: &Call) {
             let (lse, delta) = (&lse[heads.clone()], &delta[heads]);
             let ld = len.next_multiple_of(LANES);
             SCRATCH.with_borrow_mut(|scratch| {
-                scratch.resize(scratch.len().max(shared.scratch_words()), 0.0);
+                scratch.resize(scratch.len().max(scratch_words(shared.stride)), 0.0);
                 let (p, ds) = scratch[..2 * len * ld].split_at_mut(len * ld);
                 for head in 0..shared.heads {
                     let dout = Operand {

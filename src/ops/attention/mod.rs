@@ -72,6 +72,7 @@ pub static FORWARD: Kernel = Kernel {
     cuda: None,
     wgsl: None,
     cpu: cpu::forward,
+    reserve: Some(cpu::reserve),
     grid,
     cost: |sizes| cost(sizes, 2, [3, 0], [1, 1]),
     variants: PLAIN,
@@ -90,6 +91,7 @@ pub static DELTA: Kernel = Kernel {
     cuda: None,
     wgsl: None,
     cpu: cpu::delta,
+    reserve: None,
     grid: |dims, _| cover(dims.size("tokens") * dims.size("heads")),
     cost: |sizes| {
         let (elements, rows) = (sizes.get("tokens") * sizes.get("h"), sizes.get("tokens"));
@@ -117,6 +119,7 @@ pub static BACKWARD: Kernel = Kernel {
     cuda: None,
     wgsl: None,
     cpu: cpu::backward,
+    reserve: Some(cpu::reserve),
     grid,
     cost: |sizes| cost(sizes, 5, [4, 2], [3, 0]),
     variants: PLAIN,

@@ -35,6 +35,7 @@ pub static FORWARD: Kernel = Kernel {
     cuda: None,
     wgsl: None,
     cpu: cpu::forward,
+    reserve: None,
     grid: |dims, _| [dims.size("tokens") as u32, 1, 1],
     cost: |sizes| {
         let (tokens, width) = (sizes.get("tokens"), sizes.get("width"));
@@ -61,6 +62,7 @@ pub static WORD_BACKWARD: Kernel = Kernel {
     cuda: None,
     wgsl: None,
     cpu: cpu::word_backward,
+    reserve: None,
     grid: |dims, _| [dims.size("buckets") as u32, 1, 1],
     cost: |sizes| {
         let (tokens, buckets, width) = (sizes.get("tokens"), sizes.get("buckets"), sizes.get("width"));
@@ -86,6 +88,7 @@ pub static POSITION_BACKWARD: Kernel = Kernel {
     cuda: None,
     wgsl: None,
     cpu: cpu::position_backward,
+    reserve: None,
     grid: |dims, _| [dims.size("longest") as u32, 1, 1],
     cost: |sizes| {
         let (tokens, longest, width) = (sizes.get("tokens"), sizes.get("longest"), sizes.get("width"));

@@ -18,7 +18,7 @@ mod reference;
 use crate::kernel::{Arg, Call, Cost, File, Kernel, PLAIN, Sizes, Source, Variant};
 use crate::ops::{bias_grad, gelu};
 use crate::plan::{PlanError, Recorder, Value};
-use cpu::{Epilogue, Operand, Output, Product, multiply};
+use cpu::{Epilogue, Operand, Output, Product, multiply, reserve};
 
 pub use reference::cases;
 
@@ -79,6 +79,7 @@ pub static FORWARD: Kernel = Kernel {
         let epilogue = Epilogue::Bias(call.f32(2));
         multiply(&nt(rows, n, k, call.f32(0), call.f32(1), epilogue), call.f32_mut(3));
     },
+    reserve: Some(|dims| reserve(dims.size("rows"), dims.size("n"), dims.size("k"))),
     grid: |dims, _: &Variant| tiles(dims.size("n"), dims.size("rows")),
     cost,
     variants: PLAIN,
@@ -102,6 +103,7 @@ pub static FORWARD_GELU: Kernel = Kernel {
         let epilogue = Epilogue::BiasGelu(call.f32(2), Output::new(call.f32_mut(4)));
         multiply(&nt(rows, n, k, call.f32(0), call.f32(1), epilogue), call.f32_mut(3));
     },
+    reserve: Some(|dims| reserve(dims.size("rows"), dims.size("n"), dims.size("k"))),
     grid: |dims, _: &Variant| tiles(dims.size("n"), dims.size("rows")),
     cost: |sizes| {
         let elements = sizes.get("rows") * sizes.get("n");
@@ -134,6 +136,7 @@ pub static BACKWARD_INPUT: Kernel = Kernel {
             call.f32_mut(2),
         );
     },
+    reserve: Some(|dims| reserve(dims.size("rows"), dims.size("k"), dims.size("n"))),
     grid: |dims, _: &Variant| tiles(dims.size("k"), dims.size("rows")),
     cost,
     variants: PLAIN,
@@ -159,6 +162,7 @@ pub static BACKWARD_GELU: Kernel = Kernel {
             call.f32_mut(3),
         );
     },
+    reserve: Some(|dims| reserve(dims.size("rows"), dims.size("k"), dims.size("n"))),
     grid: |dims, _: &Variant| tiles(dims.size("k"), dims.size("rows")),
     cost: |sizes| {
         let elements = sizes.get("rows") * sizes.get("k");
@@ -205,6 +209,7 @@ pub static BACKWARD_WEIGHT: Kernel = Kernel {
         };
         multiply(&product, call.f32_mut(2));
     },
+    reserve: Some(|dims| reserve(dims.size("n"), dims.size("k"), dims.size("rows"))),
     grid: |dims, _: &Variant| tiles(dims.size("k"), dims.size("n")),
     cost: |sizes| {
         let (rows, n, k) = (sizes.get("rows"), sizes.get("n"), sizes.get("k"));

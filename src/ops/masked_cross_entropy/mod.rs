@@ -34,6 +34,7 @@ pub static ROWS: Kernel = Kernel {
     cuda: None,
     wgsl: None,
     cpu: cpu::rows,
+    reserve: None,
     grid: |dims, _| [dims.size("rows") as u32, 1, 1],
     cost: |sizes| {
         let (rows, train) = (sizes.get("rows"), sizes.word("train"));

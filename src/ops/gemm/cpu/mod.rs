@@ -119,6 +119,23 @@ thread_local! {
     static PACKED_A: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Takes the calling thread's working memory for products up to `m x n`, summed over up to `k`: none of them allocates on
+/// it afterwards.
+pub fn reserve(m: usize, n: usize, k: usize) {
+    if micro::wide() {
+        reserve_for::<micro::Avx512>(m, n, k);
+    } else {
+        reserve_for::<micro::Portable>(m, n, k);
+    }
+}
+
+fn reserve_for<M: micro::Micro>(m: usize, n: usize, k: usize) {
+    // A slab is cut from B so that its depth is a multiple of KC or all of k: see `slabs`.
+    let slab = (n.next_multiple_of(M::NR) * k).min(SLAB + M::NR * KC);
+    PACKED_B.with_borrow_mut(|packed| grown(packed, slab).len());
+    PACKED_A.with_borrow_mut(|packed| grown(packed, MC.min(m).next_multiple_of(M::MR) * KC).len());
+}
+
 /// Computes the product with all threads of the current pool.
 ///
 /// # Panics

@@ -6,12 +6,10 @@ use super::{Block, Operand, Product, Slab};
 /// Steps of a transposed A that are fetched before they are packed.
 const AHEAD: usize = 8;
 
-/// Scratch of at least `words` words. The first use takes what later ones usually need, so that a thread that gets a
-/// larger task later on does not allocate again.
+/// The first `words` words of a thread's scratch memory, which grows if it is too small.
 pub(super) fn grown(scratch: &mut Vec<f32>, words: usize) -> &mut [f32] {
-    const USUAL: usize = 1 << 18;
     if scratch.len() < words {
-        scratch.resize(words.max(USUAL), 0.0);
+        scratch.resize(words, 0.0);
     }
     &mut scratch[..words]
 }
