@@ -322,6 +322,7 @@ fn an_unsupported_size_is_refused() {
     });
     assert_eq!(
         message,
-        "joint/layer3: masked_cross_entropy over 3 rows in chunks of 0: both must be at least 1"
+        "joint/layer3: masked_cross_entropy over 3 rows in chunks of 0: it needs a row, and chunks of a multiple of \
+         64 rows or of all"
     );
 }

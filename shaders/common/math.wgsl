@@ -19,6 +19,27 @@ fn exp_f32(x: f32) -> f32 {
     return select(y * scale, 0.0, x < -87.336);
 }
 
+// ln x for normal x > 0: m 2^e with m in [sqrt 1/2, sqrt 2), polynomial of Cephes logf in m - 1.
+fn log_f32(x: f32) -> f32 {
+    let bits = bitcast<u32>(x);
+    let half = bitcast<f32>((bits & 0x007fffffu) | 0x3f000000u); // in [1/2, 1)
+    let small = half < 0.70710678;
+    let e = f32(i32(bits >> 23u) - select(126, 127, small));
+    let m = select(half, 2.0 * half, small) - 1.0;
+    var p = 7.037683629e-2;
+    p = fma(p, m, -1.151461031e-1);
+    p = fma(p, m, 1.167699874e-1);
+    p = fma(p, m, -1.242014085e-1);
+    p = fma(p, m, 1.424932279e-1);
+    p = fma(p, m, -1.666805767e-1);
+    p = fma(p, m, 2.000071477e-1);
+    p = fma(p, m, -2.499999399e-1);
+    p = fma(p, m, 3.333333117e-1);
+    let m2 = m * m;
+    let low = fma(p, m * m2, fma(-0.5, m2, -2.1219444e-4 * e));
+    return fma(0.6933594, e, m + low);
+}
+
 // The error function.
 fn erf_f32(x: f32) -> f32 {
     let above = select(x, -4.0, x < -4.0); // a NaN stays one

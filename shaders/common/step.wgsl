@@ -10,12 +10,21 @@
 const STEP = 0u;
 const SEED_LOW = 1u;
 const SEED_HIGH = 2u;
+const SEQUENCES = 4u;
+const LEARNING_RATE = 8u;
+const BIAS_CORRECTION = 9u;
+const HEAD_BIAS_CORRECTION = 10u;
+const CLIP_NORM = 11u;
 
 // The count of a symbol whose capacity is its live count.
 const FIXED = 0xffffffffu;
 
 fn step_word(index: u32) -> u32 {
     return step_params[index / 4u][index % 4u];
+}
+
+fn step_float(index: u32) -> f32 {
+    return bitcast<f32>(step_word(index));
 }
 
 // Rows of a symbol that are live in this step; count is the index of the word that counts them, start the first row

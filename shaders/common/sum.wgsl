@@ -1,5 +1,5 @@
-// Sums over a workgroup of 256 threads, as trees in workgroup memory: the same order, and bits, every time. Nothing
-// depends on the size of a subgroup.
+// Sums and maxima over a workgroup of 256 threads, as trees in workgroup memory: the same order, and bits, every time.
+// Nothing depends on the size of a subgroup.
 
 var<workgroup> sum_terms: array<f32, 256>;
 
@@ -16,6 +16,21 @@ fn workgroup_sum(thread: u32, x: f32) -> f32 {
     let sum = sum_terms[0];
     workgroupBarrier(); // the next sum may overwrite it
     return sum;
+}
+
+// The largest x of the workgroup, known to every thread. All threads must call it.
+fn workgroup_max(thread: u32, x: f32) -> f32 {
+    sum_terms[thread] = x;
+    for (var half = 128u; half > 0u; half /= 2u) {
+        workgroupBarrier();
+        if thread < half {
+            sum_terms[thread] = max(sum_terms[thread], sum_terms[thread + half]);
+        }
+    }
+    workgroupBarrier();
+    let largest = sum_terms[0];
+    workgroupBarrier(); // the next tree may overwrite it
+    return largest;
 }
 
 // Column sums: 64 columns by 4 groups, thread = group * 64 + column. The sum of x over the groups, known to every thread

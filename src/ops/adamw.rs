@@ -15,13 +15,18 @@
 use rayon::prelude::*;
 
 use crate::device::cpu::vectorised;
-use crate::kernel::{Arg, Call, Cost, Extent, Kernel, PLAIN, StepParams, cover};
+use crate::kernel::{Arg, Call, Cost, Extent, File, Kernel, PLAIN, Source, StepParams, cover};
 use crate::ops::case::{Case, Expected, Given, Real, Reference, Role, Tensor};
 use crate::ops::copy::copy;
 use crate::plan::{PlanError, Recorder, Value};
 
 /// Words of one task on the CPU.
 const CHUNK: usize = 16_384;
+
+const WGSL: File = File {
+    name: "shaders/adamw.wgsl",
+    text: include_str!("../../shaders/adamw.wgsl"),
+};
 
 /// One step of the optimiser.
 pub static UPDATE: Kernel = Kernel {
@@ -43,7 +48,7 @@ pub static UPDATE: Kernel = Kernel {
         "head",
     ],
     cuda: None,
-    wgsl: None,
+    wgsl: Some(Source::new(WGSL, "adamw")),
     cpu: run,
     reserve: None,
     grid: |dims, _| cover(dims.size("width")),

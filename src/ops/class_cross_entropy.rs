@@ -11,7 +11,7 @@
 use rayon::prelude::*;
 
 use crate::device::cpu::vectorised;
-use crate::kernel::{Arg, Call, Cost, Count, Kernel, PLAIN, StepParams};
+use crate::kernel::{Arg, Call, Cost, Count, File, Kernel, PLAIN, Source, StepParams, THREADS};
 use crate::ops::case::{Case, Expected, Given, Real, Reference, Role, Tensor, counted};
 use crate::ops::copy::copy;
 use crate::ops::masked_cross_entropy::cross_entropy;
@@ -20,6 +20,11 @@ use crate::plan::{PlanError, Recorder, Value};
 
 /// Rows of one task on the CPU.
 const BLOCK_ROWS: usize = 64;
+
+const WGSL: File = File {
+    name: "shaders/class_cross_entropy.wgsl",
+    text: include_str!("../../shaders/class_cross_entropy.wgsl"),
+};
 
 /// `losses = log sum exp(logits) - logits[label]`.
 pub static LOSS: Kernel = Kernel {
@@ -31,10 +36,10 @@ pub static LOSS: Kernel = Kernel {
     ],
     constants: &["rows", "rows.count", "rows.start", "classes"],
     cuda: None,
-    wgsl: None,
+    wgsl: Some(Source::new(WGSL, "class_cross_entropy_loss")),
     cpu: loss,
     reserve: None,
-    grid: |dims, _| [dims.size("rows").div_ceil(64) as u32, 1, 1],
+    grid: |dims, _| [dims.size("rows").div_ceil(THREADS as usize) as u32, 1, 1],
     cost: |sizes| {
         let (rows, elements) = (sizes.get("rows"), sizes.get("rows") * sizes.get("classes"));
         Cost {
@@ -57,10 +62,10 @@ pub static GRADIENT: Kernel = Kernel {
     ],
     constants: &["rows", "rows.count", "rows.start", "classes", "accumulate_dlogits"],
     cuda: None,
-    wgsl: None,
+    wgsl: Some(Source::new(WGSL, "class_cross_entropy_gradient")),
     cpu: gradient,
     reserve: None,
-    grid: |dims, _| [dims.size("rows").div_ceil(64) as u32, 1, 1],
+    grid: |dims, _| [dims.size("rows").div_ceil(THREADS as usize) as u32, 1, 1],
     cost: |sizes| {
         let (rows, elements) = (sizes.get("rows"), sizes.get("rows") * sizes.get("classes"));
         Cost {

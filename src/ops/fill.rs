@@ -2,9 +2,14 @@
 
 use rayon::prelude::*;
 
-use crate::kernel::{Arg, Call, Cost, Count, Extent, Kernel, PLAIN, StepParams, cover};
+use crate::kernel::{Arg, Call, Cost, Count, Extent, File, Kernel, PLAIN, Source, StepParams, cover};
 use crate::ops::case::{Case, Expected, Given, Real, Reference, counted};
 use crate::plan::{PlanError, Recorder, Value};
+
+const WGSL: File = File {
+    name: "shaders/fill.wgsl",
+    text: include_str!("../../shaders/fill.wgsl"),
+};
 
 /// `x = 0` in all live rows.
 pub static ZERO: Kernel = Kernel {
@@ -12,7 +17,7 @@ pub static ZERO: Kernel = Kernel {
     args: &[Arg::output("x", ["rows", "width"])],
     constants: &["rows", "rows.count", "rows.start", "width"],
     cuda: None,
-    wgsl: None,
+    wgsl: Some(Source::new(WGSL, "fill_zero")),
     cpu: run,
     reserve: None,
     grid: |dims, _| cover(dims.size("rows") * dims.size("width")),

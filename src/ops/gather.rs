@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::fill;
 use crate::device::cpu::vectorised;
-use crate::kernel::{Arg, Call, Cost, Count, Kernel, PLAIN, Sizes, StepParams};
+use crate::kernel::{Arg, Call, Cost, Count, File, Kernel, PLAIN, Sizes, Source, StepParams};
 use crate::ops::case::{Case, Expected, Given, Real, Reference, Role, Tensor, counted};
 use crate::plan::{PlanError, Recorder, Value};
 
@@ -30,6 +30,11 @@ fn cost(sizes: &Sizes, flops: u64, passes_read: u64) -> Cost {
     }
 }
 
+const WGSL: File = File {
+    name: "shaders/gather.wgsl",
+    text: include_str!("../../shaders/gather.wgsl"),
+};
+
 /// `y = x[index]`.
 pub static FORWARD: Kernel = Kernel {
     name: "gather.forward",
@@ -40,7 +45,7 @@ pub static FORWARD: Kernel = Kernel {
     ],
     constants: CONSTANTS,
     cuda: None,
-    wgsl: None,
+    wgsl: Some(Source::new(WGSL, "gather_forward")),
     cpu: forward,
     reserve: None,
     grid: |dims, _| [dims.size("picked") as u32, 1, 1],
@@ -58,7 +63,7 @@ pub static BACKWARD: Kernel = Kernel {
     ],
     constants: CONSTANTS,
     cuda: None,
-    wgsl: None,
+    wgsl: Some(Source::new(WGSL, "gather_backward")),
     cpu: backward,
     reserve: None,
     grid: |dims, _| [dims.size("picked") as u32, 1, 1],

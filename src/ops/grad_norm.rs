@@ -11,13 +11,18 @@
 use rayon::prelude::*;
 
 use crate::device::cpu::vectorised;
-use crate::kernel::{Arg, Call, Cost, Extent, Kernel, PLAIN, StepParams};
+use crate::kernel::{Arg, Call, Cost, Extent, File, Kernel, PLAIN, Source, StepParams};
 use crate::ops::case::{Case, Expected, Given, Real, Reference, Role, Tensor};
 use crate::ops::math::sum_of;
 use crate::plan::{PlanError, Recorder, Value};
 
 /// Words of one partial sum.
 pub const BLOCK: usize = 16_384;
+
+const WGSL: File = File {
+    name: "shaders/grad_norm.wgsl",
+    text: include_str!("../../shaders/grad_norm.wgsl"),
+};
 
 /// Sums of squares over blocks.
 pub static PARTIAL: Kernel = Kernel {
@@ -26,9 +31,9 @@ pub static PARTIAL: Kernel = Kernel {
         Arg::input("grads", ["rows", "width"]),
         Arg::output("partials", ["blocks", "1"]),
     ],
-    constants: &["rows", "width", "blocks"],
+    constants: &["rows", "width"],
     cuda: None,
-    wgsl: None,
+    wgsl: Some(Source::new(WGSL, "grad_norm_partial")),
     cpu: partial,
     reserve: None,
     grid: |dims, _| [dims.size("blocks") as u32, 1, 1],
@@ -49,7 +54,7 @@ pub static FINISH: Kernel = Kernel {
     args: &[Arg::input("partials", ["blocks", "1"]), Arg::output("norm", ["1", "1"])],
     constants: &["blocks"],
     cuda: None,
-    wgsl: None,
+    wgsl: Some(Source::new(WGSL, "grad_norm_finish")),
     cpu: finish,
     reserve: None,
     grid: |_, _| [1, 1, 1],

@@ -7,10 +7,15 @@
 //! A batch has at most some thousand rows, so one workgroup (one CPU thread) does it.
 
 use crate::device::cpu::vectorised;
-use crate::kernel::{Arg, Call, Cost, Count, Extent, Kernel, PLAIN, StepParams};
+use crate::kernel::{Arg, Call, Cost, Count, Extent, File, Kernel, PLAIN, Source, StepParams};
 use crate::ops::case::{Case, Expected, Given, Real, Reference, Role, Tensor, counted};
 use crate::ops::math::sum_of;
 use crate::plan::{PlanError, Recorder, Value};
+
+const WGSL: File = File {
+    name: "shaders/sum.wgsl",
+    text: include_str!("../../shaders/sum.wgsl"),
+};
 
 /// `total = sum of x`.
 pub static SUM: Kernel = Kernel {
@@ -18,7 +23,7 @@ pub static SUM: Kernel = Kernel {
     args: &[Arg::input("x", ["rows", "1"]), Arg::output("total", ["1", "1"])],
     constants: &["rows", "rows.count", "rows.start"],
     cuda: None,
-    wgsl: None,
+    wgsl: Some(Source::new(WGSL, "sum")),
     cpu: run,
     reserve: None,
     grid: |_, _| [1, 1, 1],

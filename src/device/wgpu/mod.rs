@@ -38,7 +38,7 @@ use std::time::Duration;
 use super::{Device, DeviceError, Program, SPACES, Sizes, check, range_check};
 use crate::kernel::StepParams;
 use crate::plan::{ALIGN, Plan, Space};
-use program::{Buffers, Loaded};
+use program::{Buffers, Loaded, MOST_ARGS};
 use shader::BACKEND;
 
 pub use adapter::{Adapter, AdapterInfo, AdapterKind, Choice, list};
@@ -94,6 +94,7 @@ impl WgpuDevice {
         let buffers = Buffers {
             spaces: spaces.try_into().expect("one buffer per space"),
             step: allocate("step parameters", StepParams::WORDS, Usage::UNIFORM | Usage::COPY_DST)?,
+            empty: allocate("empty tensors", MOST_ARGS * ALIGN, Usage::STORAGE)?,
         };
         Ok(WgpuDevice {
             adapter: adapter.clone(),

@@ -19,7 +19,13 @@ pub(super) struct Buffers {
     pub spaces: [wgpu::Buffer; SPACES.len()],
     /// The first words of [`Space::Inputs`] as a uniform block.
     pub step: wgpu::Buffer,
+    /// What is bound for tensors without elements, as WebGPU binds at least one: a block of [`ALIGN`] words for each
+    /// argument of a launch. No kernel touches it.
+    pub empty: wgpu::Buffer,
 }
+
+/// Tensors of one kernel at most.
+pub(super) const MOST_ARGS: usize = 16;
 
 impl Buffers {
     /// The buffer of a space.
@@ -124,7 +130,8 @@ fn load(
     if let Some(constants) = &pipeline.interface.constants {
         bind(constants.binding, block, offset, 4 * constants.words as u64);
     }
-    for ((arg, &value), &binding) in kernel.args.iter().zip(&launch.values).zip(&pipeline.interface.args) {
+    let args = kernel.args.iter().zip(&launch.values).zip(&pipeline.interface.args);
+    for (slot, ((arg, &value), &binding)) in args.enumerate() {
         let place = plan.place(value);
         if !place.offset.is_multiple_of(ALIGN) {
             return Err(DeviceError::Misaligned {
@@ -146,10 +153,8 @@ fn load(
             most,
         )?;
         if bytes == 0 {
-            return Err(DeviceError::Backend {
-                backend: BACKEND,
-                what: format!("{}: `{}` has no elements, WebGPU binds at least one", what(), arg.name),
-            });
+            bind(binding, &buffers.empty, 4 * (slot * ALIGN) as u64, 4);
+            continue;
         }
         bind(binding, buffers.of(place.space), 4 * place.offset as u64, bytes);
     }

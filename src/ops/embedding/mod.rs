@@ -14,11 +14,16 @@
 mod cpu;
 mod reference;
 
-use crate::kernel::{Arg, Cost, Kernel, PLAIN};
+use crate::kernel::{Arg, Cost, File, Kernel, PLAIN, Source};
 use crate::ops::{bias_grad, fill};
 use crate::plan::{PlanError, Recorder, Value};
 
 pub use reference::cases;
+
+const WGSL: File = File {
+    name: "shaders/embedding.wgsl",
+    text: include_str!("../../../shaders/embedding.wgsl"),
+};
 
 /// `y = word[id] + position[p] + segment[0]`.
 pub static FORWARD: Kernel = Kernel {
@@ -33,7 +38,7 @@ pub static FORWARD: Kernel = Kernel {
     ],
     constants: &["tokens", "tokens.count", "tokens.start", "width"],
     cuda: None,
-    wgsl: None,
+    wgsl: Some(Source::new(WGSL, "embedding_forward")),
     cpu: cpu::forward,
     reserve: None,
     grid: |dims, _| [dims.size("tokens") as u32, 1, 1],
@@ -60,7 +65,7 @@ pub static WORD_BACKWARD: Kernel = Kernel {
     ],
     constants: &["buckets", "buckets.count", "buckets.start", "width"],
     cuda: None,
-    wgsl: None,
+    wgsl: Some(Source::new(WGSL, "embedding_word_backward")),
     cpu: cpu::word_backward,
     reserve: None,
     grid: |dims, _| [dims.size("buckets") as u32, 1, 1],
@@ -84,9 +89,9 @@ pub static POSITION_BACKWARD: Kernel = Kernel {
         Arg::index("cu_seqlens", ["bounds", "1"]),
         Arg::inout("dposition", ["longest", "width"]),
     ],
-    constants: &["longest", "width", "accumulate_dposition"],
+    constants: &["width", "bounds", "accumulate_dposition"],
     cuda: None,
-    wgsl: None,
+    wgsl: Some(Source::new(WGSL, "embedding_position_backward")),
     cpu: cpu::position_backward,
     reserve: None,
     grid: |dims, _| [dims.size("longest") as u32, 1, 1],

@@ -14,12 +14,17 @@
 mod cpu;
 mod reference;
 
-use crate::kernel::{Arg, Cost, Kernel, PLAIN};
+use crate::kernel::{Arg, Cost, File, Kernel, PLAIN, Source};
 use crate::ops::{bias_grad, gemm};
-use crate::plan::{PlanError, Recorder, Value};
+use crate::plan::{ALIGN, PlanError, Recorder, Value};
 
 pub use reference::cases;
 pub(in crate::ops) use reference::cross_entropy;
+
+const WGSL: File = File {
+    name: "shaders/masked_cross_entropy.wgsl",
+    text: include_str!("../../../shaders/masked_cross_entropy.wgsl"),
+};
 
 /// `losses` of rows of logits; with the constant `train`, `logits = weight (softmax(logits) - onehot(label))`.
 pub static ROWS: Kernel = Kernel {
@@ -32,7 +37,7 @@ pub static ROWS: Kernel = Kernel {
     ],
     constants: &["rows", "rows.count", "rows.start", "classes", "train"],
     cuda: None,
-    wgsl: None,
+    wgsl: Some(Source::new(WGSL, "masked_cross_entropy_rows")),
     cpu: cpu::rows,
     reserve: None,
     grid: |dims, _| [dims.size("rows") as u32, 1, 1],
@@ -65,10 +70,11 @@ pub struct Masked {
 }
 
 /// Unweighted losses `[masked, 1]`; with `train`, also all gradients of their weighted sum. At most `chunk_rows` rows
-/// of logits exist at a time.
+/// of logits exist at a time: a multiple of [`ALIGN`], so that a chunk's rows begin where every device can bind them, or
+/// at least all rows.
 ///
 /// # Errors
-/// [`PlanError::Unsupported`] for chunks without rows; shape and type mismatches, with the scope.
+/// [`PlanError::Unsupported`] for other chunks and for no rows; shape and type mismatches, with the scope.
 pub fn masked_cross_entropy(
     r: &mut Recorder,
     masked: &Masked,
@@ -77,9 +83,11 @@ pub fn masked_cross_entropy(
 ) -> Result<Value, PlanError> {
     let rows = r.info(masked.hidden).rows;
     let classes = r.info(masked.decoder.weight).rows.capacity;
-    if chunk_rows == 0 || rows.capacity == 0 {
+    let aligned = chunk_rows.is_multiple_of(ALIGN as u32) && chunk_rows > 0;
+    if rows.capacity == 0 || !(aligned || chunk_rows >= rows.capacity) {
         let what = format!(
-            "masked_cross_entropy over {} rows in chunks of {chunk_rows}: both must be at least 1",
+            "masked_cross_entropy over {} rows in chunks of {chunk_rows}: it needs a row, and chunks of a multiple of \
+             {ALIGN} rows or of all",
             rows.capacity
         );
         return Err(r.unsupported(what));

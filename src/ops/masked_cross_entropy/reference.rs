@@ -120,18 +120,18 @@ fn case(live: u32, capacity: u32, chunk: u32, classes: u32, width: u32, times: u
     }
 }
 
-/// No live row, chunks of one row, a last chunk that is shorter, chunks without live rows, one class, gradients that get
-/// a second contribution, evaluation.
+/// No live row, one row, a chunk and one row, a last chunk that is shorter, chunks without live rows, one class, gradients
+/// that get a second contribution, evaluation.
 pub fn cases() -> Vec<Case> {
     vec![
-        case(0, 5, 2, 7, 3, 1, true),
+        case(0, 130, 64, 7, 3, 1, true),
         case(1, 1, 1, 1, 1, 1, true),
-        case(3, 3, 1, 15, 4, 1, true),
-        case(5, 11, 4, 33, 8, 1, true),
-        case(8, 12, 4, 48, 16, 1, true),
-        case(9, 30, 4, 17, 5, 2, true),
+        case(3, 3, 3, 15, 4, 1, true),
+        case(65, 190, 64, 33, 8, 1, true),
+        case(128, 192, 64, 48, 16, 1, true),
+        case(130, 300, 128, 17, 5, 2, true),
         case(66, 70, 128, 301, 20, 1, true),
-        case(0, 3, 2, 5, 2, 1, false),
-        case(7, 12, 5, 130, 9, 1, false),
+        case(0, 3, 3, 5, 2, 1, false),
+        case(70, 140, 64, 130, 9, 1, false),
     ]
 }
