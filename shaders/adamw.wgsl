@@ -28,7 +28,7 @@ fn adamw(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) thread: u32,
 ) {
-    let word = (group.y * groups.x + group.x) * 256u + thread;
+    let word = covered_element(group, groups, thread);
     if word >= constants.width || (bitcast<u32>(norm[0]) & EXPONENT) == EXPONENT {
         return;
     }

@@ -19,7 +19,7 @@ fn copy(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) thread: u32,
 ) {
-    let element = (group.y * groups.x + group.x) * 256u + thread;
+    let element = covered_element(group, groups, thread);
     if element < live(constants.rows, constants.rows_count, constants.rows_start) * constants.width {
         if constants.accumulate_y != 0u {
             y[element] += x[element];

@@ -17,7 +17,7 @@ fn fill_zero(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) thread: u32,
 ) {
-    let element = (group.y * groups.x + group.x) * 256u + thread;
+    let element = covered_element(group, groups, thread);
     if element < live(constants.rows, constants.rows_count, constants.rows_start) * constants.width {
         x[element] = 0.0;
     }

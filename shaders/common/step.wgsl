@@ -36,3 +36,8 @@ fn live(capacity: u32, count: u32, start: u32) -> u32 {
     let rows = step_word(count);
     return min(rows - min(rows, start), capacity);
 }
+
+// The element of this thread in a launch of one thread an element (kernel::cover): its workgroups of 256 go on in y.
+fn covered_element(group: vec3<u32>, groups: vec3<u32>, thread: u32) -> u32 {
+    return (group.y * groups.x + group.x) * 256u + thread;
+}
