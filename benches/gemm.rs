@@ -3,51 +3,27 @@
 //! `cargo bench --bench gemm`. Shapes: the products of one layer of mini and small at 3,360 tokens and of the MLM head at
 //! 504 masked rows. Medians of 15 runs, alternating.
 
+mod product;
+
 use std::time::Instant;
 
-use tlm::ops::gemm::cpu::{Epilogue, Operand, Product, multiply, multiply_here};
+use product::{Shape, fill};
+use tlm::ops::gemm::cpu::{multiply, multiply_here};
 
-struct Shape {
-    name: &'static str,
-    m: usize,
-    n: usize,
-    k: usize,
-    /// Distances of A (row, step) and B (column, step).
-    a: [usize; 2],
-    b: [usize; 2],
+fn nt(name: &'static str, m: usize, n: usize, k: usize) -> (&'static str, Shape) {
+    named(name, m, n, k, [k, 1], [k, 1])
 }
 
-fn nt(name: &'static str, m: usize, n: usize, k: usize) -> Shape {
-    Shape {
-        name,
-        m,
-        n,
-        k,
-        a: [k, 1],
-        b: [k, 1],
-    }
+fn nn(name: &'static str, m: usize, n: usize, k: usize) -> (&'static str, Shape) {
+    named(name, m, n, k, [k, 1], [1, n])
 }
 
-fn nn(name: &'static str, m: usize, n: usize, k: usize) -> Shape {
-    Shape {
-        name,
-        m,
-        n,
-        k,
-        a: [k, 1],
-        b: [1, n],
-    }
+fn tn(name: &'static str, m: usize, n: usize, k: usize) -> (&'static str, Shape) {
+    named(name, m, n, k, [1, m], [1, n])
 }
 
-fn tn(name: &'static str, m: usize, n: usize, k: usize) -> Shape {
-    Shape {
-        name,
-        m,
-        n,
-        k,
-        a: [1, m],
-        b: [1, n],
-    }
+fn named(name: &'static str, m: usize, n: usize, k: usize, a: [usize; 2], b: [usize; 2]) -> (&'static str, Shape) {
+    (name, Shape { m, n, k, a, b, ldc: n })
 }
 
 fn median(times: &mut [f64]) -> f64 {
@@ -81,31 +57,13 @@ fn main() {
         "{:<20} {:>6} {:>6} {:>6} {:>10} {:>10} {:>7}",
         "product", "m", "n", "k", "tlm", "gemm", "ratio"
     );
-    for shape in shapes {
+    for (name, shape) in shapes {
         let Shape { m, n, k, .. } = shape;
-        let fill = |len: usize| -> Vec<f32> { (0..len).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect() };
         let (a, b) = (fill(m * k), fill(k * n));
         let (mut c, mut d) = (vec![0.0f32; m * n], vec![0.0f32; m * n]);
         let small = m * n * k < 4_000_000;
         let repeats = if small { 200 } else { 1 };
-        let product = Product {
-            m,
-            n,
-            k,
-            a: Operand {
-                data: &a,
-                outer: shape.a[0],
-                inner: shape.a[1],
-            },
-            b: Operand {
-                data: &b,
-                outer: shape.b[0],
-                inner: shape.b[1],
-            },
-            ldc: n,
-            accumulate: false,
-            epilogue: Epilogue::None,
-        };
+        let product = shape.ours(&a, &b);
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for _ in 0..15 {
             let start = Instant::now();
@@ -124,30 +82,7 @@ fn main() {
             };
             let start = Instant::now();
             for _ in 0..repeats {
-                // SAFETY: the slices cover the shapes at these strides.
-                unsafe {
-                    gemm::gemm(
-                        m,
-                        n,
-                        k,
-                        d.as_mut_ptr(),
-                        1,
-                        n as isize,
-                        false,
-                        a.as_ptr(),
-                        shape.a[1] as isize,
-                        shape.a[0] as isize,
-                        b.as_ptr(),
-                        shape.b[0] as isize,
-                        shape.b[1] as isize,
-                        0.0,
-                        1.0,
-                        false,
-                        false,
-                        false,
-                        parallelism,
-                    );
-                }
+                shape.theirs(&a, &b, &mut d, parallelism);
             }
             theirs.push(start.elapsed().as_secs_f64());
         }
@@ -156,16 +91,12 @@ fn main() {
             .zip(&d)
             .map(|(c, d)| (c - d).abs())
             .fold(0.0f32, |most, x| most.max(x));
-        assert!(
-            worst <= 1e-5 * k as f32,
-            "{}: the two products differ by {worst}",
-            shape.name
-        );
+        assert!(worst <= 1e-5 * k as f32, "{name}: the two products differ by {worst}");
         let work = 2e-9 * (m * n * k * repeats) as f64;
         let (ours, theirs) = (work / median(&mut ours), work / median(&mut theirs));
         println!(
             "{:<20} {m:>6} {n:>6} {k:>6} {ours:>10.1} {theirs:>10.1} {:>6.2}x",
-            shape.name,
+            name,
             ours / theirs
         );
     }

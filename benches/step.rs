@@ -7,11 +7,13 @@
 
 #[path = "../tests/packed/mod.rs"]
 mod packed;
+mod product;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use packed::Packed;
+use product::{Shape, fill, span};
 use rayon::prelude::*;
 use tlm::bert::{Capacity, initial_values, parameters, plans};
 use tlm::device::cpu::{CpuDevice, instruction_set};
@@ -20,7 +22,7 @@ use tlm::device::{Device, Program, Sizes};
 use tlm::hub::BertConfig;
 use tlm::kernel::{Cost, Sizes as LiveSizes, StepParams};
 use tlm::ops::adamw;
-use tlm::ops::gemm::cpu::{Epilogue, Operand, Product, multiply, multiply_here};
+use tlm::ops::gemm::cpu::{multiply, multiply_here};
 use tlm::plan::{Plan, Space};
 
 /// Name, layers, width, heads.
@@ -33,17 +35,6 @@ const CAPACITY: Capacity = Capacity {
     masked: 614,
     max_length: 128,
 };
-
-/// One matrix product of a step: C `[m, n]` = A B, summed over `k`, with the distances of A (row, step) and B (column, step).
-#[derive(Clone, Copy)]
-struct Shape {
-    m: usize,
-    n: usize,
-    k: usize,
-    a: [usize; 2],
-    b: [usize; 2],
-    ldc: usize,
-}
 
 /// Products that run one after the other with all threads, or, in attention, side by side on one thread each.
 enum Work {
@@ -103,11 +94,10 @@ struct Operands {
 
 impl Operands {
     fn new(work: &[Work]) -> Operands {
-        let spans = |outer: usize, inner: usize, [o, i]: [usize; 2]| (outer - 1) * o + (inner - 1) * i + 1;
         let (mut a, mut b, mut c) = (0, 0, 0);
         let mut cover = |shape: &Shape| {
-            a = a.max(spans(shape.m, shape.k, shape.a));
-            b = b.max(spans(shape.n, shape.k, shape.b));
+            a = a.max(span(shape.m, shape.k, shape.a));
+            b = b.max(span(shape.n, shape.k, shape.b));
             c = c.max(shape.m * shape.ldc);
         };
         for work in work {
@@ -116,54 +106,11 @@ impl Operands {
                 Work::Sequences(sequences) => sequences.iter().flatten().for_each(&mut cover),
             }
         }
-        let fill = |len: usize| (0..len).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect();
         Operands {
             a: fill(a),
             b: fill(b),
             c: vec![0.0; c],
         }
-    }
-}
-
-fn theirs(shape: &Shape, a: &[f32], b: &[f32], c: &mut [f32], parallelism: gemm::Parallelism) {
-    assert!(c.len() >= (shape.m - 1) * shape.ldc + shape.n);
-    // SAFETY: `Operands::new` made the slices long enough for every shape at these strides.
-    unsafe {
-        gemm::gemm(
-            shape.m,
-            shape.n,
-            shape.k,
-            c.as_mut_ptr(),
-            1,
-            shape.ldc as isize,
-            false,
-            a.as_ptr(),
-            shape.a[1] as isize,
-            shape.a[0] as isize,
-            b.as_ptr(),
-            shape.b[0] as isize,
-            shape.b[1] as isize,
-            0.0,
-            1.0,
-            false,
-            false,
-            false,
-            parallelism,
-        );
-    }
-}
-
-fn ours<'a>(shape: &Shape, a: &'a [f32], b: &'a [f32]) -> Product<'a> {
-    let operand = |data, [outer, inner]: [usize; 2]| Operand { data, outer, inner };
-    Product {
-        m: shape.m,
-        n: shape.n,
-        k: shape.k,
-        a: operand(a, shape.a),
-        b: operand(b, shape.b),
-        ldc: shape.ldc,
-        accumulate: false,
-        epilogue: Epilogue::None,
     }
 }
 
@@ -173,17 +120,17 @@ fn floor(work: &[Work], operands: &mut Operands, library: bool) {
     let (a, b) = (&a[..], &b[..]);
     for work in work {
         match work {
-            Work::Whole(shape) if library => theirs(shape, a, b, c, gemm::Parallelism::Rayon(0)),
-            Work::Whole(shape) => multiply(&ours(shape, a, b), c),
+            Work::Whole(shape) if library => shape.theirs(a, b, c, gemm::Parallelism::Rayon(0)),
+            Work::Whole(shape) => multiply(&shape.ours(a, b), c),
             Work::Sequences(sequences) => {
                 let longest = sequences.iter().flatten().map(|shape| shape.m * shape.ldc).max();
                 let own = c.par_chunks_mut(longest.unwrap_or(1));
                 own.zip(sequences).for_each(|(c, shapes)| {
                     for shape in shapes {
                         if library {
-                            theirs(shape, a, b, c, gemm::Parallelism::None);
+                            shape.theirs(a, b, c, gemm::Parallelism::None);
                         } else {
-                            multiply_here(&ours(shape, a, b), c);
+                            multiply_here(&shape.ours(a, b), c);
                         }
                     }
                 });

@@ -90,7 +90,22 @@ pub enum WriteError {
 impl WriteError {
     /// The failure `source` of writing to `path`, explained.
     pub fn of(path: &Path, source: io::Error) -> WriteError {
-        explain(path, source)
+        let (path, directory) = (path.to_path_buf(), directory_of(path));
+        match source.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => WriteError::DiskFull { path, source },
+            ErrorKind::ReadOnlyFilesystem => WriteError::ReadOnly { path, source },
+            ErrorKind::PermissionDenied => WriteError::Denied {
+                path,
+                directory,
+                source,
+            },
+            ErrorKind::NotFound | ErrorKind::NotADirectory if !directory.is_dir() => WriteError::NoDirectory {
+                path,
+                directory,
+                source,
+            },
+            _ => WriteError::Other { path, source },
+        }
     }
 }
 
@@ -99,7 +114,7 @@ impl WriteError {
 /// # Errors
 /// [`WriteError`], naming the path, the cause and what to do.
 pub fn make_directory(path: &Path) -> Result<(), WriteError> {
-    fs::create_dir_all(path).map_err(|source| explain(path, source))
+    fs::create_dir_all(path).map_err(|source| WriteError::of(path, source))
 }
 
 /// Checks that a directory `path` could be made, or written into if it is there, and leaves no trace: a nameless file in
@@ -108,7 +123,7 @@ pub fn make_directory(path: &Path) -> Result<(), WriteError> {
 /// # Errors
 /// [`WriteError`], as writing would end.
 pub fn check_writable(path: &Path) -> Result<(), WriteError> {
-    let absolute = std::path::absolute(path).map_err(|source| explain(path, source))?;
+    let absolute = std::path::absolute(path).map_err(|source| WriteError::of(path, source))?;
     let existing = absolute.ancestors().find(|directory| directory.exists());
     let existing = existing.unwrap_or(&absolute);
     if !existing.is_dir() {
@@ -124,7 +139,7 @@ pub fn check_writable(path: &Path) -> Result<(), WriteError> {
             directory: existing.to_path_buf(),
             source,
         },
-        _ => explain(path, source),
+        _ => WriteError::of(path, source),
     })
 }
 
@@ -149,7 +164,9 @@ pub fn write_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<(
                 found: "a directory",
             });
         }
-        Ok(found) if !found.is_file() => return write_in_place(path, fill).map_err(|source| explain(path, source)),
+        Ok(found) if !found.is_file() => {
+            return write_in_place(path, fill).map_err(|source| WriteError::of(path, source));
+        }
         _ => {}
     }
     let write = || {
@@ -161,7 +178,7 @@ pub fn write_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<(
         temporary.persist(path).map_err(|error| error.error)?;
         sync_directory(&directory)
     };
-    write().map_err(|source| explain(path, source))
+    write().map_err(|source| WriteError::of(path, source))
 }
 
 /// Writes a whole directory: `fill` gets the path of an empty directory and puts files into it; the directory then
@@ -183,7 +200,7 @@ pub fn write_directory<E: From<WriteError>>(path: &Path, fill: impl FnOnce(&Path
         .into());
     }
     let directory = directory_of(path);
-    let temporary = temporary_directory(path, &directory).map_err(|source| explain(path, source))?;
+    let temporary = temporary_directory(path, &directory).map_err(|source| WriteError::of(path, source))?;
     fill(temporary.path())?;
     let exchange = || {
         for entry in fs::read_dir(temporary.path())? {
@@ -212,7 +229,7 @@ pub fn write_directory<E: From<WriteError>>(path: &Path, fill: impl FnOnce(&Path
         }
         Ok(())
     };
-    let exchanged = exchange().map_err(|source| E::from(explain(path, source)));
+    let exchanged = exchange().map_err(|source| E::from(WriteError::of(path, source)));
     if exchanged.is_ok() {
         // The directory now lives under its final name: nothing is left to clean up.
         let _ = temporary.keep();
@@ -279,25 +296,6 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
         File::open(directory)?.sync_all()
     } else {
         Ok(())
-    }
-}
-
-fn explain(path: &Path, source: io::Error) -> WriteError {
-    let (path, directory) = (path.to_path_buf(), directory_of(path));
-    match source.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => WriteError::DiskFull { path, source },
-        ErrorKind::ReadOnlyFilesystem => WriteError::ReadOnly { path, source },
-        ErrorKind::PermissionDenied => WriteError::Denied {
-            path,
-            directory,
-            source,
-        },
-        ErrorKind::NotFound | ErrorKind::NotADirectory if !directory.is_dir() => WriteError::NoDirectory {
-            path,
-            directory,
-            source,
-        },
-        _ => WriteError::Other { path, source },
     }
 }
 
