@@ -33,7 +33,6 @@ struct Constants {
 @group(0) @binding(11) var<storage, read_write> dgamma_partials: array<f32>; // [blocks, width]
 @group(0) @binding(12) var<storage, read_write> dbeta_partials: array<f32>; // [blocks, width]
 
-const THREADS = 256u;
 const BLOCK_ROWS = 64u;
 
 struct Moments {

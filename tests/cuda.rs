@@ -9,7 +9,7 @@ use std::io::Write;
 use std::sync::OnceLock;
 
 use tlm::device::cuda::{Compiled, Nvrtc};
-use tlm::kernel::{Access, DType, File, Kernel, Source};
+use tlm::kernel::{Access, DType, Dims, File, Kernel, Source};
 use tlm::ops::REGISTRY;
 
 /// Turing, Ampere, Ada, Hopper, Blackwell.
@@ -47,11 +47,11 @@ fn kernels() -> impl Iterator<Item = (&'static Kernel, &'static Source)> {
 /// Each file once per set of defines, compiled for an architecture.
 fn compile_all(nvrtc: &Nvrtc, architecture: u32) -> BTreeMap<String, Compiled> {
     let mut compiled = BTreeMap::new();
-    for (kernel, source) in kernels() {
-        for variant in kernel.variants {
-            let key = format!("{} {:?} {:?}", source.file.name, source.defines, variant.defines);
+    for (_, source) in kernels() {
+        for variant in source.variants {
+            let key = format!("{} {variant:?}", source.file.name);
             compiled.entry(key).or_insert_with(|| {
-                let result = nvrtc.compile(source, variant.defines, architecture);
+                let result = nvrtc.compile(source, &source.defines(variant, &Dims::default()), architecture);
                 result.unwrap_or_else(|error| panic!("sm_{architecture}: {error}"))
             });
         }
@@ -120,12 +120,6 @@ fn every_signature_is_its_kernel_table() {
         let declared = declared(source);
         let declared = declared.unwrap_or_else(|| panic!("{}: no entry point {}", source.file.name, source.entry));
         assert_eq!(declared, expected(kernel), "{}: {}", source.file.name, source.entry);
-        assert_eq!(
-            source.threads,
-            tlm::kernel::THREADS,
-            "{}: __launch_bounds__(THREADS)",
-            source.entry
-        );
     }
 }
 
@@ -184,13 +178,13 @@ fn every_compiled_entry_point_takes_what_its_kernel_table_says() {
     let Some(nvrtc) = nvrtc() else { return };
     let compiled = compile_all(nvrtc, 80);
     for (kernel, source) in kernels() {
-        for variant in kernel.variants {
-            let ptx = &compiled[&format!("{} {:?} {:?}", source.file.name, source.defines, variant.defines)].ptx;
+        for variant in source.variants {
+            let ptx = &compiled[&format!("{} {variant:?}", source.file.name)].ptx;
             let (parameters, threads) = entry_in_ptx(ptx, source.entry).expect("the entry point is in the PTX");
             let pointers = vec![8; kernel.args.len() + 1];
             let words = vec![4; kernel.constants.len()];
             assert_eq!(parameters, [pointers, words].concat(), "{}", source.entry);
-            assert_eq!(threads, source.threads, "{}", source.entry);
+            assert_eq!(threads, variant.threads, "{}", source.entry);
         }
     }
 }
@@ -202,7 +196,9 @@ fn a_mistake_is_reported_with_file_and_line() {
         name: "kernels/broken.cu",
         text: "#include \"common/step.cuh\"\n\n__device__ u32 f() { return missing; }\n",
     };
-    let error = nvrtc.compile(&Source::new(file, "f"), &[], 80).unwrap_err().to_string();
+    let source = Source::new(file, "f");
+    let defines = source.defines(&source.variants[0], &Dims::default());
+    let error = nvrtc.compile(&source, &defines, 80).unwrap_err().to_string();
     assert!(
         error.contains("kernels/broken.cu(3)") && error.contains("missing"),
         "{error}"

@@ -39,19 +39,21 @@ fn table() -> String {
         let _ = writeln!(out, "## {}\n", op.name);
         let _ = writeln!(
             out,
-            "| kernel | arguments | WGSL | CUDA | variants |\n|---|---|---|---|---|"
+            "| kernel | arguments | WGSL: variants | CUDA: variants |\n|---|---|---|---|"
         );
         for kernel in op.kernels {
-            let entry = |source: Option<tlm::kernel::Source>| source.map_or("", |source| source.file.name);
-            let variants: Vec<&str> = kernel.variants.iter().map(|variant| variant.name).collect();
+            let entry = |source: Option<tlm::kernel::Source>| {
+                let Some(source) = source else { return String::new() };
+                let variants: Vec<&str> = source.variants.iter().map(|variant| variant.name).collect();
+                format!("{}: {}", source.file.name, variants.join(", "))
+            };
             let _ = writeln!(
                 out,
-                "| `{}` | `{}` | {} | {} | {} |",
+                "| `{}` | `{}` | {} | {} |",
                 kernel.name,
                 arguments(kernel),
                 entry(kernel.wgsl),
-                entry(kernel.cuda),
-                variants.join(", ")
+                entry(kernel.cuda)
             );
         }
         out.push('\n');

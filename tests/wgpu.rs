@@ -10,10 +10,11 @@ mod harness;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use harness::plan::record;
 use harness::{Backend, walk};
-use tlm::device::wgpu::{Adapter, AdapterKind, Choice, Shader, WgpuDevice, list};
+use tlm::device::wgpu::{Adapter, AdapterKind, Choice, Interface, Shader, Variants, WgpuDevice, list};
 use tlm::device::{Device, DeviceError, Sizes};
-use tlm::kernel::{Arg, Cost, Count, DType, Extent, File, Kernel, PLAIN, Source, StepParams};
+use tlm::kernel::{Arg, Cost, Count, DType, Extent, File, Kernel, Source, StepParams};
 use tlm::ops::case::keeps;
 use tlm::ops::layer_norm::{Norm, layer_norm};
 use tlm::ops::{REGISTRY, copy};
@@ -53,7 +54,11 @@ fn adapter() -> Option<Adapter> {
 }
 
 fn device(adapter: &Adapter, sizes: Sizes) -> Box<dyn Device> {
-    Box::new(WgpuDevice::new(adapter, sizes).unwrap())
+    with_variant(adapter, sizes, 0)
+}
+
+fn with_variant(adapter: &Adapter, sizes: Sizes, variant: usize) -> Box<dyn Device> {
+    Box::new(WgpuDevice::new(adapter, sizes, Variants::Nth(variant)).unwrap())
 }
 
 #[test]
@@ -67,8 +72,10 @@ fn every_op_with_wgsl_agrees_with_its_f64_reference() {
     println!("testing {}", checked.info());
     walk(&Backend {
         name: "wgpu",
-        has: |kernel| kernel.wgsl.is_some(),
-        configurations: &[&|sizes| device(&checked, sizes), &|sizes| device(&unchecked, sizes)],
+        variants: |kernel| kernel.wgsl.map_or(0, |source| source.variants.len()),
+        configurations: &[&|sizes, n| with_variant(&checked, sizes, n), &|sizes, n| {
+            with_variant(&unchecked, sizes, n)
+        }],
     });
     println!("{:.1} s", start.elapsed().as_secs_f64());
 }
@@ -101,22 +108,29 @@ fn every_op_agrees_at_other_widths_of_the_software_driver() {
 
 #[test]
 fn every_shader_agrees_with_its_kernel_table() {
-    let kernels = REGISTRY.iter().flat_map(|op| op.kernels);
-    for (kernel, source) in kernels.filter_map(|kernel| Some((kernel, kernel.wgsl.as_ref()?))) {
-        let shader = Shader::new(source).unwrap_or_else(|error| panic!("{error}"));
-        let interface = shader
-            .interface(kernel, source)
-            .unwrap_or_else(|error| panic!("{error}"));
-        // What every adapter has by WebGPU's defaults: kernels' first variants must run everywhere.
-        assert!(
-            interface.args.len() <= 8,
-            "{}: {} tensors",
-            kernel.name,
-            interface.args.len()
-        );
-        assert!(source.threads <= 256, "{}: {} threads", kernel.name, source.threads);
-        let memory = interface.workgroup_bytes;
-        assert!(memory <= 16_384, "{}: {memory} bytes of workgroup memory", kernel.name);
+    let cases = REGISTRY.iter().flat_map(|op| (op.cases)());
+    let launches = cases.flat_map(|case| record(&case, Vec::new()).unwrap().plan.launches);
+    for launch in launches {
+        let kernel = launch.kernel;
+        let Some(source) = &kernel.wgsl else { continue };
+        for (index, variant) in source.variants.iter().enumerate() {
+            let shader = Shader::new(source, variant, &launch.dims).unwrap_or_else(|error| panic!("{error}"));
+            let interface = shader.interface(kernel, source);
+            let Interface {
+                args, workgroup_bytes, ..
+            } = interface.unwrap_or_else(|error| panic!("{error}"));
+            if index > 0 {
+                continue;
+            }
+            // What every adapter has by WebGPU's defaults: kernels' first variants must run everywhere.
+            assert!(args.len() <= 8, "{}: {} tensors", kernel.name, args.len());
+            assert!(variant.threads <= 256, "{}: {} threads", kernel.name, variant.threads);
+            assert!(
+                workgroup_bytes <= 16_384,
+                "{}: {workgroup_bytes} bytes of workgroup memory",
+                kernel.name
+            );
+        }
     }
 }
 
@@ -155,7 +169,6 @@ static PHILOX: Kernel = Kernel {
     reserve: None,
     grid: |_, _| [1, 1, 1],
     cost: |_| Cost::default(),
-    variants: PLAIN,
 };
 
 fn no_params() -> ParamTable {
@@ -368,7 +381,6 @@ const CODELESS: Kernel = Kernel {
     reserve: None,
     grid: |_, _| [1, 1, 1],
     cost: |_| Cost::default(),
-    variants: PLAIN,
 };
 
 #[test]
@@ -381,7 +393,10 @@ fn what_an_adapter_cannot_do_is_refused_before_it_runs_with_the_reason() {
         arena: 1 << 50,
         ..Sizes::default()
     };
-    let error = WgpuDevice::new(&adapter, huge).err().unwrap().to_string();
+    let error = WgpuDevice::new(&adapter, huge, Variants::First)
+        .err()
+        .unwrap()
+        .to_string();
     assert!(error.contains("Arena needs 4503599627370496 bytes"), "{error}");
 
     let params = no_params();

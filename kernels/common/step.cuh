@@ -21,9 +21,6 @@ struct StepParams {
 };
 static_assert(sizeof(StepParams) == 128, "32 words, as the host uploads them");
 
-// Threads of a block.
-constexpr u32 THREADS = 256;
-
 // The count of a symbol whose capacity is its live count.
 constexpr u32 FIXED = 0xffffffffu;
 

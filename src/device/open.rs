@@ -3,7 +3,7 @@
 use super::choice::DeviceChoice;
 use super::cpu::CpuDevice;
 use super::null::NullDevice;
-use super::wgpu::{Adapter, Choice, WgpuDevice};
+use super::wgpu::{Adapter, Choice, Variants, WgpuDevice};
 use super::{Device, DeviceError, Sizes};
 
 /// An opened device and one line that says what was chosen and why.
@@ -31,7 +31,7 @@ pub fn open(choice: DeviceChoice, sizes: Sizes) -> Result<Opened, DeviceError> {
         DeviceChoice::Wgpu(number) => {
             let choice = number.map_or(Choice::Hardware, Choice::Index);
             let adapter = Adapter::open(choice, false)?;
-            (Box::new(WgpuDevice::new(&adapter, sizes)?), "as asked")
+            (Box::new(WgpuDevice::new(&adapter, sizes, Variants::First)?), "as asked")
         }
         DeviceChoice::Cuda(_) => {
             return Err(DeviceError::Backend {

@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 
-use super::{Access, DType, Dims, Extent, Kernel, StepParams, Variant};
+use super::{Access, DType, Dims, Extent, Kernel, StepParams};
 
 /// A resolved argument: `words` 4-byte words at `start`.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +33,6 @@ impl RawArg {
 /// One launch on the CPU.
 pub struct Call<'a> {
     kernel: &'a Kernel,
-    variant: &'a Variant,
     dims: &'a Dims,
     step: &'a StepParams,
     args: &'a [RawArg],
@@ -46,16 +45,9 @@ impl<'a> Call<'a> {
     /// # Safety
     /// `args` are the kernel's arguments in order; no other thread touches them while the call lives, and a written
     /// range overlaps no other range of the call.
-    pub unsafe fn new(
-        kernel: &'a Kernel,
-        variant: &'a Variant,
-        dims: &'a Dims,
-        step: &'a StepParams,
-        args: &'a [RawArg],
-    ) -> Call<'a> {
+    pub unsafe fn new(kernel: &'a Kernel, dims: &'a Dims, step: &'a StepParams, args: &'a [RawArg]) -> Call<'a> {
         Call {
             kernel,
-            variant,
             dims,
             step,
             args,
@@ -71,11 +63,6 @@ impl<'a> Call<'a> {
     /// The step's scalars.
     pub fn step(&self) -> &StepParams {
         self.step
-    }
-
-    /// The variant to run.
-    pub fn variant(&self) -> &Variant {
-        self.variant
     }
 
     /// Live rows of a symbol in this step.

@@ -14,7 +14,7 @@ mod source;
 mod step;
 
 pub use call::{Call, RawArg};
-pub use source::{CUDA_COMMON, File, Grid, Source, THREADS, WGSL_COMMON, cover};
+pub use source::{CUDA_COMMON, File, Grid, PLAIN, Source, THREADS, Variant, WGSL_COMMON, cover};
 pub use step::StepParams;
 
 /// Type of the elements of a tensor. Every element occupies one 4-byte word.
@@ -231,31 +231,6 @@ impl Dims {
     }
 }
 
-/// One way to run a kernel; `[0]` of each kernel runs on every device.
-#[derive(Clone, Copy, Debug)]
-pub struct Variant {
-    /// Name in profiles and tests.
-    pub name: &'static str,
-    /// Values added to the source's defines (tile sizes).
-    pub defines: &'static [(&'static str, u32)],
-}
-
-impl Variant {
-    /// A value of this variant's defines.
-    pub fn define(&self, name: &str) -> Option<u32> {
-        self.defines
-            .iter()
-            .find(|(define, _)| *define == name)
-            .map(|(_, value)| *value)
-    }
-}
-
-/// The only variant of a kernel that has nothing to choose.
-pub const PLAIN: &[Variant] = &[Variant {
-    name: "plain",
-    defines: &[],
-}];
-
 /// Work of one launch at given sizes; every tensor is counted once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
@@ -329,12 +304,10 @@ pub struct Kernel {
     /// Takes the calling thread's working memory for these sizes, if the CPU function uses any. Every worker does so when
     /// a plan is loaded, because which of them gets which task is known too late.
     pub reserve: Option<fn(&Dims)>,
-    /// Workgroups for the plan's capacities.
+    /// Workgroups of a GPU variant for the plan's capacities.
     pub grid: fn(&Dims, &Variant) -> Grid,
     /// Work.
     pub cost: fn(&Sizes) -> Cost,
-    /// Variants; `[0]` runs on every device.
-    pub variants: &'static [Variant],
 }
 
 impl std::fmt::Debug for Kernel {

@@ -1,7 +1,12 @@
 //! Sources of the GPU backends: one file per op stem and language, preceded by that language's shared files.
 //!
+//! A variant's defines become constants before the file, so that tile sizes can size arrays and unroll loops; every
+//! combination is a module of its own.
+//!
 //! Every WGSL module is the files of `shaders/common/` followed by the op's file: WGSL has no include. Every CUDA program
 //! can `#include` the files of `kernels/common/`, which are compiled into the crate like the ops' own.
+
+use super::Dims;
 
 /// A text with its name.
 #[derive(Clone, Copy, Debug)]
@@ -59,9 +64,22 @@ pub struct Source {
     pub file: File,
     /// Entry point.
     pub entry: &'static str,
-    /// Threads of one workgroup (block).
+    /// Ways to run it; `[0]` runs on every device.
+    pub variants: &'static [Variant],
+    /// Launch constants whose values are compiled in, because they size arrays or unroll loops: `head_size` is `HEAD_SIZE`
+    /// in the file.
+    pub compiled: &'static [&'static str],
+}
+
+/// One way to run a kernel on a backend. All variants of a kernel give the same bits: they differ in which thread computes
+/// what, not in the order of a sum.
+#[derive(Clone, Copy, Debug)]
+pub struct Variant {
+    /// Name in profiles and tests.
+    pub name: &'static str,
+    /// Threads of one workgroup (block); `THREADS` in the file.
     pub threads: u32,
-    /// Values for the `override` constants (WGSL) or `#define`s (CUDA) that select this kernel among those of the file.
+    /// Tile sizes and the like: `const` (WGSL) or `#define` (CUDA) before the file.
     pub defines: &'static [(&'static str, u32)],
 }
 
@@ -69,16 +87,55 @@ pub struct Source {
 pub const THREADS: u32 = 256;
 
 impl Source {
-    /// Entry point `entry` of `file` with workgroups of [`THREADS`].
+    /// Entry point `entry` of `file` with workgroups of [`THREADS`] and nothing to choose.
     pub const fn new(file: File, entry: &'static str) -> Source {
         Source {
             file,
             entry,
-            threads: THREADS,
-            defines: &[],
+            variants: PLAIN,
+            compiled: &[],
         }
     }
+
+    /// The same with these variants.
+    pub const fn with_variants(self, variants: &'static [Variant]) -> Source {
+        Source { variants, ..self }
+    }
+
+    /// The same with these launch constants compiled in.
+    pub const fn with_compiled(self, compiled: &'static [&'static str]) -> Source {
+        Source { compiled, ..self }
+    }
+
+    /// Everything that is defined before the file for a variant at a launch's sizes.
+    pub fn defines(&self, variant: &Variant, dims: &Dims) -> Vec<(String, u32)> {
+        let fixed = [("THREADS", variant.threads)];
+        let fixed = fixed
+            .iter()
+            .chain(variant.defines)
+            .map(|&(name, value)| (name.to_owned(), value));
+        let compiled = self.compiled.iter().map(|name| (name.to_uppercase(), dims.word(name)));
+        fixed.chain(compiled).collect()
+    }
 }
+
+impl Variant {
+    /// A value of this variant's defines.
+    ///
+    /// # Panics
+    /// If it has none of this name: a mistake in the kernel's table.
+    pub fn define(&self, name: &str) -> u32 {
+        let found = self.defines.iter().find(|(define, _)| *define == name);
+        found.expect("grids ask for defines of their own table").1
+    }
+}
+
+/// The only variant of a kernel that has nothing to choose.
+pub const PLAIN: &[Variant] = &[Variant {
+    name: "plain",
+    threads: THREADS,
+    defines: &[],
+}];
 
 /// Workgroups (blocks) of a launch in x, y, z.
 pub type Grid = [u32; 3];

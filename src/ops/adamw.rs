@@ -15,7 +15,7 @@
 use rayon::prelude::*;
 
 use crate::device::cpu::vectorised;
-use crate::kernel::{Arg, Call, Cost, Extent, File, Kernel, PLAIN, Source, StepParams, cover};
+use crate::kernel::{Arg, Call, Cost, Extent, File, Kernel, Source, StepParams, cover};
 use crate::ops::case::{Case, Expected, Given, Real, Reference, Role, Tensor};
 use crate::ops::copy::copy;
 use crate::plan::{PlanError, Recorder, Value};
@@ -60,7 +60,6 @@ pub static UPDATE: Kernel = Kernel {
             written: 12 * words,
         }
     },
-    variants: PLAIN,
 };
 
 /// All kernels of the room.

@@ -10,7 +10,7 @@
 use rayon::prelude::*;
 
 use crate::device::cpu::vectorised;
-use crate::kernel::{Arg, Call, Cost, Count, Extent, File, Kernel, PLAIN, Sizes, Source, StepParams};
+use crate::kernel::{Arg, Call, Cost, Count, Extent, File, Kernel, Sizes, Source, StepParams};
 use crate::ops::case::{Case, Expected, Given, Real, Reference, Role, Tensor, counted};
 use crate::plan::{PlanError, Recorder, Value};
 
@@ -48,7 +48,6 @@ pub static PARTIAL: Kernel = Kernel {
             written: 4 * sizes.get("blocks") * sizes.get("width"),
         }
     },
-    variants: PLAIN,
 };
 
 /// Sums the partial sums.
@@ -72,7 +71,6 @@ pub static FINISH: Kernel = Kernel {
             written: 4 * sizes.get("width"),
         }
     },
-    variants: PLAIN,
 };
 
 /// All kernels of the room.

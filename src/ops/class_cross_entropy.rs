@@ -11,7 +11,7 @@
 use rayon::prelude::*;
 
 use crate::device::cpu::vectorised;
-use crate::kernel::{Arg, Call, Cost, Count, File, Kernel, PLAIN, Source, StepParams, THREADS};
+use crate::kernel::{Arg, Call, Cost, Count, File, Kernel, Source, StepParams, THREADS};
 use crate::ops::case::{Case, Expected, Given, Real, Reference, Role, Tensor, counted};
 use crate::ops::copy::copy;
 use crate::ops::masked_cross_entropy::cross_entropy;
@@ -48,7 +48,6 @@ pub static LOSS: Kernel = Kernel {
             written: 4 * rows,
         }
     },
-    variants: PLAIN,
 };
 
 /// `dlogits (+)= weight (softmax(logits) - onehot(label))`.
@@ -74,7 +73,6 @@ pub static GRADIENT: Kernel = Kernel {
             written: 4 * elements,
         }
     },
-    variants: PLAIN,
 };
 
 /// All kernels of the room.

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::kernel::{Arg, Call, Cost, Count, File, Kernel, PLAIN, Source, StepParams, cover};
+use crate::kernel::{Arg, Call, Cost, Count, File, Kernel, Source, StepParams, cover};
 use crate::ops::case::{Case, Expected, Given, Real, Reference, Role, Tensor, counted};
 use crate::plan::{PlanError, Recorder, Value};
 
@@ -34,7 +34,6 @@ pub static COPY: Kernel = Kernel {
             written: 4 * elements,
         }
     },
-    variants: PLAIN,
 };
 
 /// All kernels of the room.

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::kernel::{Arg, Call, Cost, Count, Extent, File, Kernel, PLAIN, Source, StepParams, cover};
+use crate::kernel::{Arg, Call, Cost, Count, Extent, File, Kernel, Source, StepParams, cover};
 use crate::ops::case::{Case, Expected, Given, Real, Reference, counted};
 use crate::plan::{PlanError, Recorder, Value};
 
@@ -26,7 +26,6 @@ pub static ZERO: Kernel = Kernel {
         read: 0,
         written: 4 * sizes.get("rows") * sizes.get("width"),
     },
-    variants: PLAIN,
 };
 
 /// All kernels of the room.

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::fill;
 use crate::device::cpu::vectorised;
-use crate::kernel::{Arg, Call, Cost, Count, File, Kernel, PLAIN, Sizes, Source, StepParams};
+use crate::kernel::{Arg, Call, Cost, Count, File, Kernel, Sizes, Source, StepParams};
 use crate::ops::case::{Case, Expected, Given, Real, Reference, Role, Tensor, counted};
 use crate::plan::{PlanError, Recorder, Value};
 
@@ -50,7 +50,6 @@ pub static FORWARD: Kernel = Kernel {
     reserve: None,
     grid: |dims, _| [dims.size("picked") as u32, 1, 1],
     cost: |sizes| cost(sizes, 0, 1),
-    variants: PLAIN,
 };
 
 /// `dx[index] += dy`.
@@ -68,7 +67,6 @@ pub static BACKWARD: Kernel = Kernel {
     reserve: None,
     grid: |dims, _| [dims.size("picked") as u32, 1, 1],
     cost: |sizes| cost(sizes, 1, 2),
-    variants: PLAIN,
 };
 
 /// All kernels of the room.

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use super::math::{erf, exp};
 use crate::device::cpu::vectorised;
-use crate::kernel::{Arg, Call, Cost, Count, File, Kernel, PLAIN, Source, StepParams, cover};
+use crate::kernel::{Arg, Call, Cost, Count, File, Kernel, Source, StepParams, cover};
 use crate::ops::case::{Case, Expected, Given, Real, Reference, Role, Tensor, counted};
 use crate::plan::{PlanError, Recorder, Value};
 
@@ -78,7 +78,6 @@ pub static BACKWARD: Kernel = Kernel {
             written: 4 * elements,
         }
     },
-    variants: PLAIN,
 };
 
 /// All kernels of the room.

@@ -11,7 +11,7 @@
 use rayon::prelude::*;
 
 use crate::device::cpu::vectorised;
-use crate::kernel::{Arg, Call, Cost, Extent, File, Kernel, PLAIN, Source, StepParams};
+use crate::kernel::{Arg, Call, Cost, Extent, File, Kernel, Source, StepParams};
 use crate::ops::case::{Case, Expected, Given, Real, Reference, Role, Tensor};
 use crate::ops::math::sum_of;
 use crate::plan::{PlanError, Recorder, Value};
@@ -45,7 +45,6 @@ pub static PARTIAL: Kernel = Kernel {
             written: 4 * sizes.get("blocks"),
         }
     },
-    variants: PLAIN,
 };
 
 /// Square root of the sum of the partial sums.
@@ -63,7 +62,6 @@ pub static FINISH: Kernel = Kernel {
         read: 4 * sizes.get("blocks"),
         written: 4,
     },
-    variants: PLAIN,
 };
 
 /// All kernels of the room.

@@ -7,7 +7,7 @@
 //! A batch has at most some thousand rows, so one workgroup (one CPU thread) does it.
 
 use crate::device::cpu::vectorised;
-use crate::kernel::{Arg, Call, Cost, Count, Extent, File, Kernel, PLAIN, Source, StepParams};
+use crate::kernel::{Arg, Call, Cost, Count, Extent, File, Kernel, Source, StepParams};
 use crate::ops::case::{Case, Expected, Given, Real, Reference, Role, Tensor, counted};
 use crate::ops::math::sum_of;
 use crate::plan::{PlanError, Recorder, Value};
@@ -32,7 +32,6 @@ pub static SUM: Kernel = Kernel {
         read: 4 * sizes.get("rows"),
         written: 4,
     },
-    variants: PLAIN,
 };
 
 /// All kernels of the room.

@@ -128,8 +128,6 @@ enum Home {
 pub struct Launch {
     /// Kernel.
     pub kernel: &'static Kernel,
-    /// Index into the kernel's variants.
-    pub variant: usize,
     /// Scope, for messages and profiles: `joint/layer3/attention`.
     pub scope: String,
     /// Values bound to the kernel's arguments, in order.

@@ -4,11 +4,12 @@
 //! * The kernels' error is at most 2 x (gradients 3 x) the error of the naive algorithm in f32, plus the
 //!   documented error of the elementary functions.
 //! * The arena starts as NaN; rows beyond the live count and words that belong to no value still hold that NaN afterwards.
-//! * Twice on one device, and on every configuration of the backend (threads, bounds checks): the same bits.
+//! * Twice on one device, on every configuration of the backend (threads, bounds checks) and with every variant: the same
+//!   bits.
 //! * Gradients that begin at a number end at that number plus the gradient.
 //! * Every variant of every kernel that the backend has was launched, and every flag `accumulate_...` was both on and off.
 
-mod plan;
+pub mod plan;
 
 use std::collections::BTreeSet;
 
@@ -17,16 +18,17 @@ use tlm::device::{Device, Sizes};
 use tlm::kernel::{Extent, Kernel, StepParams};
 use tlm::ops::REGISTRY;
 use tlm::ops::case::{Case, Expected, Given, Real, Role, Tensor};
-use tlm::plan::{Plan, PlanError, Space, Value};
+use tlm::plan::{Launch, Plan, PlanError, Space, Value};
 
 /// A backend to test.
 pub struct Backend<'a> {
     /// Name for messages.
     pub name: &'a str,
-    /// Whether it has a kernel; cases that need others are left out.
-    pub has: fn(&Kernel) -> bool,
-    /// Ways to open it that must not change a bit.
-    pub configurations: &'a [&'a dyn Fn(Sizes) -> Box<dyn Device>],
+    /// Variants that it has of a kernel; cases that need kernels without any are left out.
+    pub variants: fn(&Kernel) -> usize,
+    /// Ways to open it, with the number of the variant that kernels are to take if they have as many; they must not
+    /// change a bit.
+    pub configurations: &'a [&'a dyn Fn(Sizes, usize) -> Box<dyn Device>],
 }
 
 /// What `ops::math` documents (and its tests hold it to): 4 units in the last place, where the naive algorithm calls libm.
@@ -39,16 +41,12 @@ type Launched = (&'static str, usize, &'static str, u32);
 pub fn walk(backend: &Backend) {
     let mut launched = BTreeSet::new();
     for op in REGISTRY {
-        let variants = op.kernels.iter().map(|kernel| kernel.variants.len()).max().unwrap_or(1);
         for case in (op.cases)() {
-            for variant in 0..variants {
-                launched.extend(check(&case, variant, backend));
-            }
+            launched.extend(check(&case, backend));
         }
     }
-    let kernels = REGISTRY.iter().flat_map(|op| op.kernels);
-    for kernel in kernels.filter(|kernel| (backend.has)(kernel)) {
-        for variant in 0..kernel.variants.len() {
+    for kernel in REGISTRY.iter().flat_map(|op| op.kernels) {
+        for variant in 0..(backend.variants)(kernel) {
             for key in flags(kernel, variant, |_| vec![0, 1]) {
                 assert!(launched.contains(&key), "{}: no case launched {key:?}", backend.name);
             }
@@ -166,21 +164,26 @@ fn check_finite_differences(case: &Case, recorded: &Recorded, truth: &Expected<f
     }
 }
 
-fn check(case: &Case, variant: usize, backend: &Backend) -> BTreeSet<Launched> {
-    let recorded = record(case, variant, Vec::new()).unwrap_or_else(|error| panic!("{}: {error}", case.name));
+fn check(case: &Case, backend: &Backend) -> BTreeSet<Launched> {
+    let recorded = record(case, Vec::new()).unwrap_or_else(|error| panic!("{}: {error}", case.name));
     let plan = &recorded.plan;
-    if plan.launches.iter().any(|launch| !(backend.has)(launch.kernel)) {
+    let variants: Vec<usize> = plan
+        .launches
+        .iter()
+        .map(|launch| (backend.variants)(launch.kernel))
+        .collect();
+    if variants.contains(&0) {
         return BTreeSet::new();
     }
     let truth = expected(case, &recorded, &case.truth);
     let naive = expected(case, &recorded, &case.naive);
     let sizes = Sizes::of(recorded.params.words(), true, &[plan]);
-    let mut device = backend.configurations[0](sizes);
+    let mut device = backend.configurations[0](sizes, 0);
     let results = run(case, &recorded, &mut *device, &sizes);
     for (index, output) in results.outputs.iter().enumerate() {
         let info = plan.value(recorded.outputs[index]);
         let live = live_words(info.rows, info.width, &case.step);
-        let what = format!("{}, output {index} (variant {variant})", case.name);
+        let what = format!("{}, output {index}", case.name);
         let naive = to_f64(&naive.outputs[index]);
         compare(&what, output, live, &truth.outputs[index], naive, 2.0);
     }
@@ -194,28 +197,37 @@ fn check(case: &Case, variant: usize, backend: &Backend) -> BTreeSet<Launched> {
     check_surroundings(case, &recorded, &results.arena);
     let again = run(case, &recorded, &mut *device, &sizes);
     assert!(same(&again, &results), "{}: two runs differ", case.name);
-    for (index, open) in backend.configurations.iter().enumerate().skip(1) {
-        let other = run(case, &recorded, &mut *open(sizes), &sizes);
-        assert!(
-            same(&other, &results),
-            "{}: configurations 0 and {index} differ",
-            case.name
-        );
+    check_finite_differences(case, &recorded, &truth);
+    let accumulated = check_accumulation(case, backend, &recorded, &truth, &naive);
+    let mut launched_ones = BTreeSet::new();
+    for variant in 0..variants.into_iter().max().unwrap_or(1) {
+        for (recorded, expected) in [(&recorded, &results)]
+            .into_iter()
+            .chain(accumulated.as_ref().map(|(a, b)| (a, b)))
+        {
+            let sizes = Sizes::of(recorded.params.words(), true, &[&recorded.plan]);
+            for (index, open) in backend.configurations.iter().enumerate() {
+                let other = run(case, recorded, &mut *open(sizes, variant), &sizes);
+                let what = format!("{}, configuration {index}, variant {variant}", case.name);
+                assert!(
+                    same(&other, expected),
+                    "{what}: other bits than configuration 0, variant 0"
+                );
+                check_surroundings(case, recorded, &other.arena);
+            }
+            launched_ones.extend(launched(&recorded.plan, variant, backend));
+        }
     }
-    if variant == 0 {
-        check_finite_differences(case, &recorded, &truth);
-    }
-    let mut launched = launched(plan);
-    launched.extend(check_accumulation(case, variant, backend, &recorded, &truth, &naive));
-    launched
+    launched_ones
 }
 
-fn launched(plan: &Plan) -> BTreeSet<Launched> {
-    let keys = plan
-        .launches
-        .iter()
-        .flat_map(|launch| flags(launch.kernel, launch.variant, |flag| vec![launch.dims.word(flag)]));
-    keys.collect()
+/// What a plan launches on a device that takes variant number `variant` where there are as many.
+fn launched(plan: &Plan, variant: usize, backend: &Backend) -> BTreeSet<Launched> {
+    let of_launch = |launch: &Launch| {
+        let variant = variant.min((backend.variants)(launch.kernel) - 1);
+        flags(launch.kernel, variant, |flag| vec![launch.dims.word(flag)])
+    };
+    plan.launches.iter().flat_map(of_launch).collect()
 }
 
 fn same(a: &Results, b: &Results) -> bool {
@@ -253,24 +265,23 @@ fn check_surroundings(case: &Case, recorded: &Recorded, arena: &[u32]) {
 /// The case once more with gradients that begin at random numbers; an op that refuses to accumulate is left out.
 fn check_accumulation(
     case: &Case,
-    variant: usize,
     backend: &Backend,
     plain: &Recorded,
     truth: &Expected<f64>,
     naive: &Expected<f32>,
-) -> BTreeSet<Launched> {
+) -> Option<(Recorded, Results)> {
     let start = |(tensor, gradient): (&Tensor, &Option<Value>)| {
         let input: &'static str = format!("start of {}", tensor.name).leak();
         let data = Tensor::random(input, Role::Constant, tensor.rows, tensor.width).data;
         gradient.is_some().then_some(Start { input, data })
     };
     let starts = case.tensors.iter().zip(&plain.gradients).map(start).collect();
-    let recorded = match record(case, variant, starts) {
-        Err(PlanError::Unsupported { .. }) => return BTreeSet::new(),
+    let recorded = match record(case, starts) {
+        Err(PlanError::Unsupported { .. }) => return None,
         recorded => recorded.unwrap_or_else(|error| panic!("{}: {error}", case.name)),
     };
     let sizes = Sizes::of(recorded.params.words(), true, &[&recorded.plan]);
-    let mut device = backend.configurations[0](sizes);
+    let mut device = backend.configurations[0](sizes, 0);
     let results = run(case, &recorded, &mut *device, &sizes);
     for (index, gradient) in results.gradients.iter().enumerate() {
         let Some(start) = &recorded.starts[index] else { continue };
@@ -283,5 +294,5 @@ fn check_accumulation(
         compare_gradient(case, &recorded, index, gradient, &truth.collect::<Vec<f64>>(), naive);
     }
     check_surroundings(case, &recorded, &results.arena);
-    launched(&recorded.plan)
+    Some((recorded, results))
 }

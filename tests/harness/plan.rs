@@ -30,7 +30,7 @@ pub struct Start {
 }
 
 /// Records a case. The gradients of tensors that have a start in `starts` (none: empty) are added to it.
-pub fn record(case: &Case, variant: usize, starts: Vec<Option<Start>>) -> Result<Recorded, PlanError> {
+pub fn record(case: &Case, starts: Vec<Option<Start>>) -> Result<Recorded, PlanError> {
     let spec = |tensor: &Tensor| ParamSpec {
         name: tensor.name.to_string(),
         rows: tensor.rows.capacity,
@@ -48,7 +48,6 @@ pub fn record(case: &Case, variant: usize, starts: Vec<Option<Start>>) -> Result
             .collect(),
     );
     let mut r = Recorder::new("case", &params);
-    r.prefer_variant(variant);
     let values: Vec<Value> = case
         .tensors
         .iter()

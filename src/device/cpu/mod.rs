@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Device, DeviceError, Program, SPACES, Sizes, check, range_check};
-use crate::kernel::{Call, Dims, Kernel, RawArg, StepParams, Variant};
+use crate::kernel::{Call, Dims, Kernel, RawArg, StepParams};
 use crate::plan::{ALIGN, Plan, Space};
 
 pub use simd::{LANES, instruction_set, vectorised};
@@ -62,7 +62,6 @@ impl Drop for Buffer {
 
 struct LoadedLaunch {
     kernel: &'static Kernel,
-    variant: &'static Variant,
     dims: Dims,
     args: Vec<RawArg>,
 }
@@ -132,7 +131,7 @@ impl CpuDevice {
                 // SAFETY: `load` resolved the arguments into this device's buffers, which live as long as it does and
                 // are never reallocated, and `check` refused launches whose written ranges overlap others; `&mut self`
                 // keeps every other user of the buffers out.
-                let call = unsafe { Call::new(launch.kernel, launch.variant, &launch.dims, &step, &launch.args) };
+                let call = unsafe { Call::new(launch.kernel, &launch.dims, &step, &launch.args) };
                 (launch.kernel.cpu)(&call);
                 after(index);
             }
@@ -156,10 +155,8 @@ impl Device for CpuDevice {
                 // SAFETY: `check` found the range inside the buffer, which is never reallocated while the device lives.
                 args.push(unsafe { RawArg::new(start.add(place.offset), place.words) });
             }
-            let variant = &launch.kernel.variants[launch.variant];
             launches.push(LoadedLaunch {
                 kernel: launch.kernel,
-                variant,
                 dims: launch.dims.clone(),
                 args,
             });

@@ -20,7 +20,7 @@ pub struct Compiled {
 }
 
 impl Nvrtc {
-    /// Compiles a source's file with its defines and a variant's for `architecture` (80: `sm_80`). The files of
+    /// Compiles a source's file with a variant's defines for `architecture` (80: `sm_80`). The files of
     /// `kernels/common/` can be included; there are no other headers.
     ///
     /// # Errors
@@ -28,7 +28,7 @@ impl Nvrtc {
     pub fn compile(
         &self,
         source: &Source,
-        variant: &[(&'static str, u32)],
+        defines: &[(String, u32)],
         architecture: u32,
     ) -> Result<Compiled, DeviceError> {
         let headers: Vec<CString> = CUDA_COMMON.iter().map(|file| text(file.text)).collect();
@@ -58,7 +58,7 @@ impl Nvrtc {
             text("--generate-line-info"),
             text("--ptxas-options=-v"),
         ];
-        for (name, value) in source.defines.iter().chain(variant) {
+        for (name, value) in defines {
             options.push(text(&format!("--define-macro={name}={value}")));
         }
         let options = pointers(&options);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use super::pipeline::Pipelines;
 use super::shader::BACKEND;
 use crate::device::DeviceError;
 
@@ -120,7 +121,7 @@ pub(super) struct Shared {
     pub limits: wgpu::Limits,
     pub timestamps: bool,
     pub checked: bool,
-    pub shaders: Mutex<super::pipeline::Shaders>,
+    pub pipelines: Mutex<Pipelines>,
     failures: Arc<Mutex<Failures>>,
 }
 
@@ -185,7 +186,7 @@ impl Adapter {
                 limits,
                 timestamps,
                 checked,
-                shaders: Mutex::new(HashMap::new()),
+                pipelines: Mutex::new(HashMap::new()),
                 failures,
             }),
         })

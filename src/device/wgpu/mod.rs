@@ -42,6 +42,7 @@ use program::{Buffers, Loaded, MOST_ARGS};
 use shader::BACKEND;
 
 pub use adapter::{Adapter, AdapterInfo, AdapterKind, Choice, list};
+pub use program::Variants;
 pub use shader::{Block, Interface, Shader};
 
 /// Words that are read or written at a time.
@@ -53,6 +54,7 @@ const TIMED_LAUNCHES: usize = wgpu::QUERY_SET_MAX_QUERIES as usize / 2;
 pub struct WgpuDevice {
     adapter: Adapter,
     sizes: Sizes,
+    variants: Variants,
     buffers: Buffers,
     staging: wgpu::Buffer,
     programs: Vec<Loaded>,
@@ -63,7 +65,7 @@ impl WgpuDevice {
     ///
     /// # Errors
     /// [`DeviceError::Limit`], [`DeviceError::OutOfMemory`].
-    pub fn new(adapter: &Adapter, sizes: Sizes) -> Result<WgpuDevice, DeviceError> {
+    pub fn new(adapter: &Adapter, sizes: Sizes, variants: Variants) -> Result<WgpuDevice, DeviceError> {
         let shared = &adapter.shared;
         for space in SPACES {
             let bytes = 4 * sizes.words(space) as u64;
@@ -99,6 +101,7 @@ impl WgpuDevice {
         Ok(WgpuDevice {
             adapter: adapter.clone(),
             sizes,
+            variants,
             buffers,
             staging: allocate("staging", STAGING_WORDS, Usage::MAP_READ | Usage::COPY_DST)?,
             programs: Vec::new(),
@@ -191,8 +194,8 @@ impl Device for WgpuDevice {
 
     fn load(&mut self, plan: &Plan) -> Result<Program, DeviceError> {
         check(plan, &self.sizes)?;
-        self.programs
-            .push(Loaded::new(&self.adapter.shared, &self.buffers, plan)?);
+        let loaded = Loaded::new(&self.adapter.shared, &self.buffers, self.variants, plan)?;
+        self.programs.push(loaded);
         Ok(Program(self.programs.len() - 1))
     }
 

@@ -1,21 +1,14 @@
-//! Pipelines: one per kernel and variant, compiled at its first use and kept with the adapter.
+//! Pipelines: one per kernel, variant and compiled constants, made at its first use and kept with the adapter.
 
 use std::collections::HashMap;
 
 use super::adapter::Shared;
 use super::shader::{BACKEND, Interface, Shader};
 use crate::device::DeviceError;
-use crate::kernel::{Kernel, Source};
+use crate::kernel::{Dims, Kernel, Source};
 
-/// Compiled files by name.
-pub(super) type Shaders = HashMap<&'static str, Compiled>;
-
-/// One op file with its pipelines by kernel and variant.
-pub(super) struct Compiled {
-    shader: Shader,
-    module: wgpu::ShaderModule,
-    pipelines: HashMap<(&'static str, usize), Pipeline>,
-}
+/// Pipelines by kernel, variant and the values of the constants that are compiled in.
+pub(super) type Pipelines = HashMap<(&'static str, usize, Vec<u32>), Pipeline>;
 
 /// A kernel ready to be bound and dispatched.
 #[derive(Clone)]
@@ -25,58 +18,49 @@ pub(super) struct Pipeline {
     pub interface: Interface,
 }
 
-/// The pipeline of a kernel's variant.
+/// A kernel's WGSL.
+///
+/// # Errors
+/// [`DeviceError::Missing`].
+pub(super) fn source(kernel: &'static Kernel) -> Result<&'static Source, DeviceError> {
+    kernel.wgsl.as_ref().ok_or(DeviceError::Missing {
+        backend: BACKEND,
+        kernel: kernel.name,
+    })
+}
+
+/// The pipeline of a kernel's variant for a launch of these sizes.
 ///
 /// # Errors
 /// [`DeviceError::Missing`], [`DeviceError::Compile`], [`DeviceError::Interface`], [`DeviceError::Limit`].
-pub(super) fn pipeline(shared: &Shared, kernel: &'static Kernel, variant: usize) -> Result<Pipeline, DeviceError> {
-    let source = kernel.wgsl.as_ref().ok_or(DeviceError::Missing {
-        backend: BACKEND,
-        kernel: kernel.name,
-    })?;
-    let mut shaders = shared.shaders.lock().expect("nobody panics while compiling");
-    if !shaders.contains_key(source.file.name) {
-        shaders.insert(source.file.name, compile(shared, source)?);
-    }
-    let compiled = shaders.get_mut(source.file.name).expect("just inserted");
-    if let Some(pipeline) = compiled.pipelines.get(&(kernel.name, variant)) {
+pub(super) fn pipeline(
+    shared: &Shared,
+    kernel: &'static Kernel,
+    variant: usize,
+    dims: &Dims,
+) -> Result<Pipeline, DeviceError> {
+    let source = source(kernel)?;
+    let compiled = source.compiled.iter().map(|name| dims.word(name)).collect();
+    let key = (kernel.name, variant, compiled);
+    let mut pipelines = shared.pipelines.lock().expect("nobody panics while compiling");
+    if let Some(pipeline) = pipelines.get(&key) {
         return Ok(pipeline.clone());
     }
-    let pipeline = build(shared, compiled, kernel, source, variant)?;
-    compiled.pipelines.insert((kernel.name, variant), pipeline.clone());
+    let pipeline = build(shared, kernel, source, variant, dims)?;
+    pipelines.insert(key, pipeline.clone());
     Ok(pipeline)
-}
-
-fn compile(shared: &Shared, source: &Source) -> Result<Compiled, DeviceError> {
-    let shader = Shader::new(source)?;
-    let descriptor = wgpu::ShaderModuleDescriptor {
-        label: Some(source.file.name),
-        source: wgpu::ShaderSource::Wgsl(shader.text.as_str().into()),
-    };
-    let module = shared.watched(source.file.name, || {
-        if shared.checked {
-            return shared.device.create_shader_module(descriptor);
-        }
-        let checks = wgpu::ShaderRuntimeChecks::unchecked();
-        // SAFETY: the shaders are the crate's own. They index inside their tensors, their loops end and they divide by
-        // constants; the tests run every kernel with and without checks and compare bits and surroundings.
-        unsafe { shared.device.create_shader_module_trusted(descriptor, checks) }
-    })?;
-    Ok(Compiled {
-        shader,
-        module,
-        pipelines: HashMap::new(),
-    })
 }
 
 fn build(
     shared: &Shared,
-    compiled: &Compiled,
     kernel: &'static Kernel,
     source: &Source,
     variant: usize,
+    dims: &Dims,
 ) -> Result<Pipeline, DeviceError> {
-    let interface = compiled.shader.interface(kernel, source)?;
+    let variant = &source.variants[variant];
+    let shader = Shader::new(source, variant, dims)?;
+    let interface = shader.interface(kernel, source)?;
     let limits = &shared.limits;
     let limit = |unit, needed: usize, available: u64| shared.limit(kernel.name, unit, needed as u64, available);
     let buffers = u64::from(limits.max_storage_buffers_per_shader_stage);
@@ -84,7 +68,11 @@ fn build(
     let invocations = limits
         .max_compute_invocations_per_workgroup
         .min(limits.max_compute_workgroup_size_x);
-    limit("threads per workgroup", source.threads as usize, u64::from(invocations))?;
+    limit(
+        "threads per workgroup",
+        variant.threads as usize,
+        u64::from(invocations),
+    )?;
     let memory = u64::from(limits.max_compute_workgroup_storage_size);
     limit("bytes of workgroup memory", interface.workgroup_bytes as usize, memory)?;
 
@@ -97,12 +85,7 @@ fn build(
         .collect();
     let storage = wgpu::BufferBindingType::Storage { read_only: false };
     entries.extend(interface.args.iter().map(|&binding| entry(binding, storage)));
-    let constants: Vec<(&str, f64)> = source
-        .defines
-        .iter()
-        .chain(kernel.variants[variant].defines)
-        .map(|&(name, value)| (name, f64::from(value)))
-        .collect();
+    let module = module(shared, kernel, &shader)?;
     shared.watched(kernel.name, || {
         let layout = shared
             .device
@@ -118,10 +101,10 @@ fn build(
         let pipeline = shared.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(kernel.name),
             layout: Some(&pipeline_layout),
-            module: &compiled.module,
+            module: &module,
             entry_point: Some(source.entry),
             compilation_options: wgpu::PipelineCompilationOptions {
-                constants: &constants,
+                constants: &[],
                 zero_initialize_workgroup_memory: false,
             },
             cache: None,
@@ -131,6 +114,22 @@ fn build(
             layout,
             interface,
         }
+    })
+}
+
+fn module(shared: &Shared, kernel: &Kernel, shader: &Shader) -> Result<wgpu::ShaderModule, DeviceError> {
+    let descriptor = wgpu::ShaderModuleDescriptor {
+        label: Some(kernel.name),
+        source: wgpu::ShaderSource::Wgsl(shader.text.as_str().into()),
+    };
+    shared.watched(kernel.name, || {
+        if shared.checked {
+            return shared.device.create_shader_module(descriptor);
+        }
+        let checks = wgpu::ShaderRuntimeChecks::unchecked();
+        // SAFETY: the shaders are the crate's own. They index inside their tensors, their loops end and they divide by
+        // constants; the tests run every kernel with and without checks and compare bits and surroundings.
+        unsafe { shared.device.create_shader_module_trusted(descriptor, checks) }
     })
 }
 

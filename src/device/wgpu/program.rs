@@ -1,10 +1,10 @@
 //! A plan loaded on an adapter: pipelines, bind groups and launch constants, all made once.
 
 use super::adapter::Shared;
-use super::pipeline::{Pipeline, pipeline};
+use super::pipeline::{Pipeline, pipeline, source};
 use super::shader::BACKEND;
 use crate::device::{DeviceError, SPACES};
-use crate::kernel::{Grid, Sizes, StepParams};
+use crate::kernel::{Grid, Sizes, Source, StepParams};
 use crate::plan::{ALIGN, Launch, Plan, Space};
 
 /// Bytes to which bindings are aligned: no adapter may ask for more.
@@ -35,6 +35,25 @@ impl Buffers {
     }
 }
 
+/// Which variant of each kernel a device launches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Variants {
+    /// The first, which every adapter can run.
+    #[default]
+    First,
+    /// The one with this number, or the last: tests walk through them with it.
+    Nth(usize),
+}
+
+impl Variants {
+    fn choose(self, source: &Source) -> usize {
+        match self {
+            Variants::First => 0,
+            Variants::Nth(index) => index.min(source.variants.len() - 1),
+        }
+    }
+}
+
 /// See the module.
 pub(super) struct Loaded {
     pub name: String,
@@ -52,10 +71,12 @@ pub(super) struct LoadedLaunch {
 
 impl Loaded {
     /// Prepares a plan whose places have been checked.
-    pub fn new(shared: &Shared, buffers: &Buffers, plan: &Plan) -> Result<Loaded, DeviceError> {
-        let mut pipelines = Vec::with_capacity(plan.launches.len());
+    pub fn new(shared: &Shared, buffers: &Buffers, variants: Variants, plan: &Plan) -> Result<Loaded, DeviceError> {
+        let (mut chosen, mut pipelines) = (Vec::new(), Vec::new());
         for launch in &plan.launches {
-            pipelines.push(pipeline(shared, launch.kernel, launch.variant)?);
+            let variant = variants.choose(source(launch.kernel)?);
+            chosen.push(&source(launch.kernel)?.variants[variant]);
+            pipelines.push(pipeline(shared, launch.kernel, variant, &launch.dims)?);
         }
         let (words, offsets) = constants(plan, &pipelines);
         let block = shared.watched("the launch constants", || {
@@ -69,8 +90,10 @@ impl Loaded {
             block
         })?;
         let mut launches = Vec::with_capacity(plan.launches.len());
-        for ((launch, pipeline), offset) in plan.launches.iter().zip(&pipelines).zip(offsets) {
-            launches.push(load(shared, buffers, plan, launch, pipeline, (&block, offset))?);
+        for (index, launch) in plan.launches.iter().enumerate() {
+            let grid = (launch.kernel.grid)(&launch.dims, chosen[index]);
+            let block = (&block, offsets[index]);
+            launches.push(load(shared, buffers, plan, launch, &pipelines[index], block, grid)?);
         }
         Ok(Loaded {
             name: plan.name.clone(),
@@ -105,10 +128,10 @@ fn load(
     launch: &Launch,
     pipeline: &Pipeline,
     (block, offset): (&wgpu::Buffer, u64),
+    grid: Grid,
 ) -> Result<LoadedLaunch, DeviceError> {
     let kernel = launch.kernel;
     let what = || format!("{}: {}", launch.scope, kernel.name);
-    let grid = (kernel.grid)(&launch.dims, &kernel.variants[launch.variant]);
     let groups = u64::from(shared.limits.max_compute_workgroups_per_dimension);
     for side in grid {
         shared.limit(&what(), "workgroups in one direction", u64::from(side), groups)?;

@@ -1,6 +1,6 @@
 //! WGSL: one module per op file, checked against the kernel tables without any adapter.
 //!
-//! A module is `shaders/common/*.wgsl` followed by the op's file. Its tensors are module variables named as the kernels'
+//! A module is the variant's defines as constants, `shaders/common/*.wgsl` and the op's file. Its tensors are module variables named as the kernels'
 //! arguments; one file serves several kernels, so the binding numbers belong to the file and are found here by name. In
 //! the same way the members of the uniform block `constants` are found by the names of the kernels' constants, with `_`
 //! for `.`. What an entry point uses must be exactly what its kernel's table says, neither more nor less:
@@ -9,8 +9,8 @@
 //! |---|---|
 //! | argument | `var<storage, read_write>` of the name, `array` of the type, read and written as `Access` says |
 //! | constant | member of `constants`, read |
-//! | threads | `@workgroup_size(threads)` |
-//! | define | `override` |
+//! | variant's threads | `@workgroup_size(THREADS)` |
+//! | define, compiled constant | a `const` of that name, which the file reads |
 //!
 //! The two uniform blocks are `step_params` (binding 0, `common/step.wgsl`) and `constants` (binding 1).
 
@@ -20,7 +20,7 @@ use wgpu::naga;
 use wgpu::naga::valid::GlobalUse;
 
 use crate::device::DeviceError;
-use crate::kernel::{Access, DType, Kernel, Source, WGSL_COMMON};
+use crate::kernel::{Access, DType, Dims, Kernel, Source, Variant, WGSL_COMMON};
 
 /// Name of the backend in messages.
 pub(super) const BACKEND: &str = "wgpu";
@@ -33,6 +33,7 @@ const CONSTANTS: &str = "constants";
 pub struct Shader {
     /// The module's text.
     pub text: String,
+    threads: u32,
     module: naga::Module,
     info: naga::valid::ModuleInfo,
 }
@@ -62,17 +63,36 @@ pub struct Block {
 }
 
 impl Shader {
-    /// Parses and validates the module of a source's file.
+    /// Parses and validates the module of a source's variant at a launch's sizes.
     ///
     /// # Errors
-    /// [`DeviceError::Compile`] with file, line and column.
-    pub fn new(source: &Source) -> Result<Shader, DeviceError> {
-        let texts = WGSL_COMMON.iter().chain([&source.file]).map(|file| file.text);
-        let text: String = texts.collect();
+    /// [`DeviceError::Compile`] with file, line and column, also where a define is one that the file never reads.
+    pub fn new(source: &Source, variant: &Variant, dims: &Dims) -> Result<Shader, DeviceError> {
+        let mut defines = String::new();
+        for (name, value) in source.defines(variant, dims) {
+            if name != "THREADS" && !source.file.text.contains(&name) {
+                return Err(DeviceError::Compile {
+                    backend: BACKEND,
+                    file: source.file.name,
+                    log: format!("variant {} defines {name}, which the file never reads", variant.name),
+                });
+            }
+            defines += &format!("const {name} = {value}u;\n");
+        }
+        let parts: Vec<(&'static str, &str)> = [("(defines)", defines.as_str())]
+            .into_iter()
+            .chain(
+                WGSL_COMMON
+                    .iter()
+                    .chain([&source.file])
+                    .map(|file| (file.name, file.text)),
+            )
+            .collect();
+        let text: String = parts.iter().map(|(_, text)| *text).collect();
         let module = naga::front::wgsl::parse_str(&text).map_err(|error| {
             let labels: Vec<_> = error.labels().collect();
             let spans = labels.iter().map(|(span, label)| (*span, label.to_string()));
-            located(source, error.message(), spans)
+            located(&parts, error.message(), spans)
         })?;
         let flags = naga::valid::ValidationFlags::all();
         let capabilities = naga::valid::Capabilities::empty();
@@ -85,9 +105,15 @@ impl Shader {
                     what = format!("{what}: {inner}");
                     cause = inner.source();
                 }
-                located(source, &what, error.spans().map(|(span, label)| (*span, label.clone())))
+                located(&parts, &what, error.spans().map(|(span, label)| (*span, label.clone())))
             })?;
-        Ok(Shader { text, module, info })
+        let threads = variant.threads;
+        Ok(Shader {
+            text,
+            threads,
+            module,
+            info,
+        })
     }
 
     /// Checks an entry point against its kernel's table and resolves names to binding numbers.
@@ -105,27 +131,12 @@ impl Shader {
         let index = entries.iter().position(|entry| entry.name == source.entry);
         let index = index.ok_or_else(|| disagree("the file has no such entry point".to_string()))?;
         let (entry, uses) = (&entries[index], self.info.get_entry_point(index));
-        if entry.workgroup_size != [source.threads, 1, 1] {
+        if entry.workgroup_size != [self.threads, 1, 1] {
             let found = entry.workgroup_size;
+            let threads = self.threads;
             return Err(disagree(format!(
-                "workgroup size is {found:?}, table says {} threads",
-                source.threads
+                "workgroup size is {found:?}, table says {threads} threads"
             )));
-        }
-        for variant in kernel.variants {
-            for (name, _) in source.defines.iter().chain(variant.defines) {
-                let known = self
-                    .module
-                    .overrides
-                    .iter()
-                    .any(|(_, o)| o.name.as_deref() == Some(name));
-                if !known {
-                    return Err(disagree(format!(
-                        "variant {} sets `{name}`, which is no override",
-                        variant.name
-                    )));
-                }
-            }
         }
         let mut args = vec![None; kernel.args.len()];
         let mut interface = Interface {
@@ -289,19 +300,23 @@ fn calls(block: &naga::Block, called: &mut Vec<naga::Handle<naga::Function>>) {
     }
 }
 
-/// A compile error with its places translated from the joined text to the files it came from.
-fn located(source: &Source, what: &str, spans: impl Iterator<Item = (naga::Span, String)>) -> DeviceError {
+/// A compile error with its places translated from the joined text to the files `parts` (name, text) that it came from.
+fn located(
+    parts: &[(&'static str, &str)],
+    what: &str,
+    spans: impl Iterator<Item = (naga::Span, String)>,
+) -> DeviceError {
     let place = |span: naga::Span| {
         let mut offset = span.to_range()?.start;
-        for file in WGSL_COMMON.iter().chain([&source.file]) {
-            if offset < file.text.len() {
-                let before = &file.text[..offset];
+        for (name, text) in parts {
+            if offset < text.len() {
+                let before = &text[..offset];
                 let line = before.matches('\n').count() + 1;
                 let column = offset - before.rfind('\n').map_or(0, |newline| newline + 1) + 1;
-                let code = file.text.lines().nth(line - 1).unwrap_or_default().trim();
-                return Some(format!("{}:{line}:{column}: `{code}`", file.name));
+                let code = text.lines().nth(line - 1).unwrap_or_default().trim();
+                return Some(format!("{name}:{line}:{column}: `{code}`"));
             }
-            offset -= file.text.len();
+            offset -= text.len();
         }
         None
     };
@@ -313,7 +328,7 @@ fn located(source: &Source, what: &str, spans: impl Iterator<Item = (naga::Span,
     }
     DeviceError::Compile {
         backend: BACKEND,
-        file: source.file.name,
+        file: parts.last().map_or("", |(name, _)| name),
         log,
     }
 }
@@ -330,7 +345,7 @@ mod tests {
             text,
         };
         let source = Source::new(file, "copy");
-        let shader = Shader::new(&source).map_err(|error| error.to_string())?;
+        let shader = Shader::new(&source, &source.variants[0], &Dims::default()).map_err(|error| error.to_string())?;
         shader.interface(&COPY, &source).map_err(|error| error.to_string())
     }
 

@@ -15,7 +15,7 @@
 mod cpu;
 mod reference;
 
-use crate::kernel::{Arg, Cost, Dims, Grid, Kernel, PLAIN, Sizes, Variant, cover};
+use crate::kernel::{Arg, Cost, Dims, Grid, Kernel, Sizes, Variant, cover};
 use crate::ops::dropout::Rate;
 use crate::plan::{PlanError, Recorder, Value};
 
@@ -75,7 +75,6 @@ pub static FORWARD: Kernel = Kernel {
     reserve: Some(cpu::reserve),
     grid,
     cost: |sizes| cost(sizes, 2, [3, 0], [1, 1]),
-    variants: PLAIN,
 };
 
 /// `delta = sum over d of dout out`, per token and head. A launch of its own: the next one reads it wherever a block of
@@ -101,7 +100,6 @@ pub static DELTA: Kernel = Kernel {
             written: 4 * rows * sizes.get("heads"),
         }
     },
-    variants: PLAIN,
 };
 
 /// `dqkv` from `dout`.
@@ -122,7 +120,6 @@ pub static BACKWARD: Kernel = Kernel {
     reserve: Some(cpu::reserve),
     grid,
     cost: |sizes| cost(sizes, 5, [4, 2], [3, 0]),
-    variants: PLAIN,
 };
 
 /// Sizes of an attention op.

@@ -14,7 +14,7 @@
 mod cpu;
 mod reference;
 
-use crate::kernel::{Arg, Cost, File, Kernel, PLAIN, Source};
+use crate::kernel::{Arg, Cost, File, Kernel, Source};
 use crate::ops::{bias_grad, fill};
 use crate::plan::{PlanError, Recorder, Value};
 
@@ -50,7 +50,6 @@ pub static FORWARD: Kernel = Kernel {
             written: 4 * tokens * width,
         }
     },
-    variants: PLAIN,
 };
 
 /// `dword[id] += sum of dy over the rows of the id's bucket`.
@@ -77,7 +76,6 @@ pub static WORD_BACKWARD: Kernel = Kernel {
             written: 4 * buckets * width,
         }
     },
-    variants: PLAIN,
 };
 
 /// `dposition[p] (+)= sum over sequences longer than p`; every row of the table is written. The live sequences are those
@@ -103,7 +101,6 @@ pub static POSITION_BACKWARD: Kernel = Kernel {
             written: 4 * longest * width,
         }
     },
-    variants: PLAIN,
 };
 
 /// All kernels of the room.

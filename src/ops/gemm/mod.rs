@@ -15,7 +15,7 @@
 pub mod cpu;
 mod reference;
 
-use crate::kernel::{Arg, Call, Cost, File, Kernel, PLAIN, Sizes, Source, Variant};
+use crate::kernel::{Arg, Call, Cost, File, Kernel, Sizes, Source, Variant};
 use crate::ops::{bias_grad, gelu};
 use crate::plan::{PlanError, Recorder, Value};
 use cpu::{Epilogue, Operand, Output, Product, multiply, reserve};
@@ -82,7 +82,6 @@ pub static FORWARD: Kernel = Kernel {
     reserve: Some(|dims| reserve(dims.size("rows"), dims.size("n"), dims.size("k"))),
     grid: |dims, _: &Variant| tiles(dims.size("n"), dims.size("rows")),
     cost,
-    variants: PLAIN,
 };
 
 /// `z = x W^T + b`, `a = gelu(z)`.
@@ -114,7 +113,6 @@ pub static FORWARD_GELU: Kernel = Kernel {
                 written: 4 * elements,
             }
     },
-    variants: PLAIN,
 };
 
 /// `dx (+)= dy W`.
@@ -139,7 +137,6 @@ pub static BACKWARD_INPUT: Kernel = Kernel {
     reserve: Some(|dims| reserve(dims.size("rows"), dims.size("k"), dims.size("n"))),
     grid: |dims, _: &Variant| tiles(dims.size("k"), dims.size("rows")),
     cost,
-    variants: PLAIN,
 };
 
 /// `dz = (dy W) gelu'(z)`.
@@ -173,7 +170,6 @@ pub static BACKWARD_GELU: Kernel = Kernel {
                 written: 0,
             }
     },
-    variants: PLAIN,
 };
 
 /// `dW (+)= dy^T x`.
@@ -219,7 +215,6 @@ pub static BACKWARD_WEIGHT: Kernel = Kernel {
             written: 4 * n * k,
         }
     },
-    variants: PLAIN,
 };
 
 fn sizes(call: &Call) -> (usize, usize, usize) {

@@ -15,7 +15,7 @@
 mod cpu;
 mod reference;
 
-use crate::kernel::{Arg, Cost, Extent, File, Kernel, PLAIN, Sizes, Source};
+use crate::kernel::{Arg, Cost, Extent, File, Kernel, Sizes, Source};
 use crate::ops::bias_grad::{self, ROWS};
 use crate::ops::dropout::Rate;
 use crate::plan::{PlanError, Recorder, Value};
@@ -73,7 +73,6 @@ pub static FORWARD: Kernel = Kernel {
     reserve: None,
     grid: |dims, _| [dims.size("rows") as u32, 1, 1],
     cost: |sizes| cost(sizes, 8, 1, 1),
-    variants: PLAIN,
 };
 
 /// `s = residual + dropout(s)`, `y = LN(s)`.
@@ -94,7 +93,6 @@ pub static RESIDUAL_FORWARD: Kernel = Kernel {
     reserve: None,
     grid: |dims, _| [dims.size("rows") as u32, 1, 1],
     cost: |sizes| cost(sizes, 10, 2, 2),
-    variants: PLAIN,
 };
 
 /// `dx (+)= LN'(dropout'(dy))` and the partial column sums.
@@ -125,7 +123,6 @@ pub static BACKWARD: Kernel = Kernel {
     reserve: None,
     grid: |dims, _| [dims.size("blocks") as u32, 1, 1],
     cost: |sizes| cost(sizes, 14, 2, 1),
-    variants: PLAIN,
 };
 
 /// `dresidual (+)= ds`, `dx = dropout'(ds)` and the partial column sums.
@@ -157,7 +154,6 @@ pub static RESIDUAL_BACKWARD: Kernel = Kernel {
     reserve: None,
     grid: |dims, _| [dims.size("blocks") as u32, 1, 1],
     cost: |sizes| cost(sizes, 15, 2, 2),
-    variants: PLAIN,
 };
 
 /// LayerNorm's parameters.

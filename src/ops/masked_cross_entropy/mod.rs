@@ -14,7 +14,7 @@
 mod cpu;
 mod reference;
 
-use crate::kernel::{Arg, Cost, File, Kernel, PLAIN, Source};
+use crate::kernel::{Arg, Cost, File, Kernel, Source};
 use crate::ops::{bias_grad, gemm};
 use crate::plan::{ALIGN, PlanError, Recorder, Value};
 
@@ -50,7 +50,6 @@ pub static ROWS: Kernel = Kernel {
             written: 4 * (train * elements + rows),
         }
     },
-    variants: PLAIN,
 };
 
 /// All kernels of the room.

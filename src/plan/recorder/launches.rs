@@ -29,7 +29,6 @@ impl Recorder<'_> {
         }
         self.emit(Launch {
             kernel,
-            variant: self.variant.min(kernel.variants.len() - 1),
             scope: self.path(),
             values: values.iter().map(|&value| self.current(value)).collect(),
             dims,

@@ -40,7 +40,6 @@ pub struct Recorder<'p> {
     accumulate: bool,
     scope: Vec<String>,
     ops: u32,
-    variant: usize,
     /// While a backward is recorded: how many launches there were when its op registered it.
     registered: Option<usize>,
     /// The first value of the recomputed region that is being recorded.
@@ -66,7 +65,6 @@ impl<'p> Recorder<'p> {
             accumulate: false,
             scope: vec![plan.to_string()],
             ops: 0,
-            variant: 0,
             registered: None,
             region: None,
             copies: HashMap::new(),
@@ -76,11 +74,6 @@ impl<'p> Recorder<'p> {
     /// Every parameter gradient is added to what earlier plans left: gradient accumulation over micro-batches.
     pub fn accumulate_gradients(&mut self) {
         self.accumulate = true;
-    }
-
-    /// Launches use variant `index` of kernels that have as many; tests walk through them with it.
-    pub fn prefer_variant(&mut self, index: usize) {
-        self.variant = index;
     }
 
     /// The parameters.

@@ -5,7 +5,7 @@
 //! recomputed    forward A B C ..... forward A B C, backward C' B' A'   only what enters the region lives that long
 //! ```
 //!
-//! The launches of the region are recorded a second time, right before its backward: the same kernels, variants, sizes and
+//! The launches of the region are recorded a second time, right before its backward: the same kernels, sizes and
 //! constants, dropout's op ids among them, on copies of the values that the region made. The backward's closures still
 //! name the first values and [`launch`](Recorder::launch) puts the copies in their place. So the bits are the
 //! same, and the lifetimes, which follow from the launches, end with the region's forward.
