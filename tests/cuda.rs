@@ -83,9 +83,9 @@ fn expected(kernel: &Kernel) -> Vec<Parameter> {
 }
 
 /// The parameters of an entry point as its source declares them.
-fn declared(source: &Source) -> Option<Vec<Parameter>> {
+fn declared(source: &Source, entry: &str) -> Option<Vec<Parameter>> {
     let text = source.file.text;
-    let start = text.find(&format!(" {}(", source.entry))?;
+    let start = text.find(&format!(" {entry}("))?;
     let head = text[..start]
         .rsplit("extern \"C\" __global__ void __launch_bounds__(THREADS)")
         .next()?;
@@ -117,9 +117,11 @@ fn declared(source: &Source) -> Option<Vec<Parameter>> {
 #[test]
 fn every_signature_is_its_kernel_table() {
     for (kernel, source) in kernels() {
-        let declared = declared(source);
-        let declared = declared.unwrap_or_else(|| panic!("{}: no entry point {}", source.file.name, source.entry));
-        assert_eq!(declared, expected(kernel), "{}: {}", source.file.name, source.entry);
+        for entry in source.entries {
+            let declared = declared(source, entry);
+            let declared = declared.unwrap_or_else(|| panic!("{}: no entry point {entry}", source.file.name));
+            assert_eq!(declared, expected(kernel), "{}: {entry}", source.file.name);
+        }
     }
 }
 
@@ -180,11 +182,13 @@ fn every_compiled_entry_point_takes_what_its_kernel_table_says() {
     for (kernel, source) in kernels() {
         for variant in source.variants {
             let ptx = &compiled[&format!("{} {variant:?}", source.file.name)].ptx;
-            let (parameters, threads) = entry_in_ptx(ptx, source.entry).expect("the entry point is in the PTX");
             let pointers = vec![8; kernel.args.len() + 1];
             let words = vec![4; kernel.constants.len()];
-            assert_eq!(parameters, [pointers, words].concat(), "{}", source.entry);
-            assert_eq!(threads, variant.threads, "{}", source.entry);
+            let parameters = [pointers, words].concat();
+            for entry in source.entries {
+                let found = entry_in_ptx(ptx, entry).expect("the entry point is in the PTX");
+                assert_eq!(found, (parameters.clone(), variant.threads), "{entry}");
+            }
         }
     }
 }
@@ -196,7 +200,7 @@ fn a_mistake_is_reported_with_file_and_line() {
         name: "kernels/broken.cu",
         text: "#include \"common/step.cuh\"\n\n__device__ u32 f() { return missing; }\n",
     };
-    let source = Source::new(file, "f");
+    let source = Source::new(file, &["f"]);
     let defines = source.defines(&source.variants[0], &Dims::default());
     let error = nvrtc.compile(&source, &defines, 80).unwrap_err().to_string();
     assert!(

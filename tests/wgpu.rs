@@ -163,7 +163,7 @@ static PHILOX: Kernel = Kernel {
                     }
                 }",
         },
-        "philox",
+        &["philox"],
     )),
     cpu: |_| (),
     reserve: None,
@@ -365,7 +365,7 @@ static BROKEN: Kernel = Kernel {
             name: "tests/broken.wgsl",
             text: "\n\nfn f() -> u32 { return missing; }\n",
         },
-        "f",
+        &["f"],
     )),
     ..CODELESS
 };

@@ -192,14 +192,12 @@ pub enum DeviceError {
         log: String,
     },
     /// An entry point that is not what its kernel's table says.
-    #[error("{file}: {entry} disagrees with the table of {kernel}: {what}")]
+    #[error("{file} disagrees with the table of {kernel}: {what}")]
     Interface {
         /// Kernel.
         kernel: &'static str,
         /// Source file.
         file: &'static str,
-        /// Entry point.
-        entry: &'static str,
         /// The disagreement.
         what: String,
     },

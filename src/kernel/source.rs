@@ -62,8 +62,9 @@ pub static CUDA_COMMON: &[File] = &[
 pub struct Source {
     /// The op's file.
     pub file: File,
-    /// Entry point.
-    pub entry: &'static str,
+    /// Entry points, one in almost every case. A launch runs them one after the other with the same grid and arguments,
+    /// of which each may leave some alone.
+    pub entries: &'static [&'static str],
     /// Ways to run it; `[0]` runs on every device.
     pub variants: &'static [Variant],
     /// Launch constants whose values are compiled in, because they size arrays or unroll loops: `head_size` is `HEAD_SIZE`
@@ -87,11 +88,11 @@ pub struct Variant {
 pub const THREADS: u32 = 256;
 
 impl Source {
-    /// Entry point `entry` of `file` with workgroups of [`THREADS`] and nothing to choose.
-    pub const fn new(file: File, entry: &'static str) -> Source {
+    /// The entry points of `file` with workgroups of [`THREADS`] and nothing to choose.
+    pub const fn new(file: File, entries: &'static [&'static str]) -> Source {
         Source {
             file,
-            entry,
+            entries,
             variants: PLAIN,
             compiled: &[],
         }

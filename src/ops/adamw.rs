@@ -48,7 +48,7 @@ pub static UPDATE: Kernel = Kernel {
         "head",
     ],
     cuda: None,
-    wgsl: Some(Source::new(WGSL, "adamw")),
+    wgsl: Some(Source::new(WGSL, &["adamw"])),
     cpu: run,
     reserve: None,
     grid: |dims, _| cover(dims.size("width")),

@@ -17,7 +17,7 @@ pub static ZERO: Kernel = Kernel {
     args: &[Arg::output("x", ["rows", "width"])],
     constants: &["rows", "rows.count", "rows.start", "width"],
     cuda: None,
-    wgsl: Some(Source::new(WGSL, "fill_zero")),
+    wgsl: Some(Source::new(WGSL, &["fill_zero"])),
     cpu: run,
     reserve: None,
     grid: |dims, _| cover(dims.size("rows") * dims.size("width")),

@@ -23,7 +23,7 @@ pub static SUM: Kernel = Kernel {
     args: &[Arg::input("x", ["rows", "1"]), Arg::output("total", ["1", "1"])],
     constants: &["rows", "rows.count", "rows.start"],
     cuda: None,
-    wgsl: Some(Source::new(WGSL, "sum")),
+    wgsl: Some(Source::new(WGSL, &["sum"])),
     cpu: run,
     reserve: None,
     grid: |_, _| [1, 1, 1],

@@ -182,9 +182,11 @@ impl WgpuDevice {
 
 fn dispatch(pass: &mut wgpu::ComputePass, launch: &program::LoadedLaunch) {
     let [x, y, z] = launch.grid;
-    pass.set_pipeline(&launch.pipeline);
     pass.set_bind_group(0, &launch.bindings, &[]);
-    pass.dispatch_workgroups(x, y, z);
+    for stage in &launch.stages {
+        pass.set_pipeline(stage);
+        pass.dispatch_workgroups(x, y, z);
+    }
 }
 
 impl Device for WgpuDevice {

@@ -13,7 +13,9 @@ pub(super) type Pipelines = HashMap<(&'static str, usize, Vec<u32>), Pipeline>;
 /// A kernel ready to be bound and dispatched.
 #[derive(Clone)]
 pub(super) struct Pipeline {
-    pub pipeline: wgpu::ComputePipeline,
+    /// One per entry point, in order.
+    pub stages: Vec<wgpu::ComputePipeline>,
+    /// Of all of them.
     pub layout: wgpu::BindGroupLayout,
     pub interface: Interface,
 }
@@ -98,19 +100,21 @@ fn build(
             bind_group_layouts: &[Some(&layout)],
             immediate_size: 0,
         });
-        let pipeline = shared.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(kernel.name),
-            layout: Some(&pipeline_layout),
-            module: &module,
-            entry_point: Some(source.entry),
-            compilation_options: wgpu::PipelineCompilationOptions {
-                constants: &[],
-                zero_initialize_workgroup_memory: false,
-            },
-            cache: None,
-        });
+        let stage = |entry: &&'static str| {
+            shared.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(entry),
+                layout: Some(&pipeline_layout),
+                module: &module,
+                entry_point: Some(entry),
+                compilation_options: wgpu::PipelineCompilationOptions {
+                    constants: &[],
+                    zero_initialize_workgroup_memory: false,
+                },
+                cache: None,
+            })
+        };
         Pipeline {
-            pipeline,
+            stages: source.entries.iter().map(stage).collect(),
             layout,
             interface,
         }

@@ -62,9 +62,9 @@ pub(super) struct Loaded {
     pub submits: Vec<std::ops::Range<usize>>,
 }
 
-/// One dispatch.
+/// One dispatch for each of the kernel's entry points.
 pub(super) struct LoadedLaunch {
-    pub pipeline: wgpu::ComputePipeline,
+    pub stages: Vec<wgpu::ComputePipeline>,
     pub bindings: wgpu::BindGroup,
     pub grid: Grid,
 }
@@ -189,7 +189,7 @@ fn load(
         })
     })?;
     Ok(LoadedLaunch {
-        pipeline: pipeline.pipeline.clone(),
+        stages: pipeline.stages.clone(),
         bindings,
         grid,
     })

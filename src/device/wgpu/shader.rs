@@ -116,7 +116,7 @@ impl Shader {
         })
     }
 
-    /// Checks an entry point against its kernel's table and resolves names to binding numbers.
+    /// Checks a kernel's entry points against its table and resolves names to binding numbers.
     ///
     /// # Errors
     /// [`DeviceError::Interface`] with the first disagreement.
@@ -124,35 +124,33 @@ impl Shader {
         let disagree = |what: String| DeviceError::Interface {
             kernel: kernel.name,
             file: source.file.name,
-            entry: source.entry,
             what,
         };
-        let entries = &self.module.entry_points;
-        let index = entries.iter().position(|entry| entry.name == source.entry);
-        let index = index.ok_or_else(|| disagree("the file has no such entry point".to_string()))?;
-        let (entry, uses) = (&entries[index], self.info.get_entry_point(index));
-        if entry.workgroup_size != [self.threads, 1, 1] {
-            let found = entry.workgroup_size;
-            let threads = self.threads;
-            return Err(disagree(format!(
-                "workgroup size is {found:?}, table says {threads} threads"
-            )));
+        let mut entries = Vec::new();
+        for name in source.entries {
+            let index = self.module.entry_points.iter().position(|entry| entry.name == *name);
+            let index = index.ok_or_else(|| disagree(format!("the file has no entry point `{name}`")))?;
+            let entry = &self.module.entry_points[index];
+            if entry.workgroup_size != [self.threads, 1, 1] {
+                let (found, threads) = (entry.workgroup_size, self.threads);
+                return Err(disagree(format!(
+                    "workgroup size of `{name}` is {found:?}, table says {threads} threads"
+                )));
+            }
+            entries.push((entry, self.info.get_entry_point(index)));
         }
         let mut args = vec![None; kernel.args.len()];
         let mut interface = Interface {
             args: Vec::new(),
             step: None,
             constants: None,
-            workgroup_bytes: 0,
+            workgroup_bytes: self.workgroup_bytes(&entries),
         };
         for (handle, variable) in self.module.global_variables.iter() {
-            let used = uses[handle];
-            if used.is_empty() {
-                continue;
-            }
-            let ty = &self.module.types[variable.ty].inner;
-            let Some(binding) = &variable.binding else {
-                interface.workgroup_bytes += ty.size(self.module.to_ctx());
+            let used = entries
+                .iter()
+                .fold(GlobalUse::empty(), |all, (_, uses)| all | uses[handle]);
+            let Some(binding) = variable.binding.as_ref().filter(|_| !used.is_empty()) else {
                 continue;
             };
             let name = variable.name.as_deref().unwrap_or_default();
@@ -162,7 +160,11 @@ impl Shader {
             if name == STEP {
                 interface.step = Some(binding.binding);
             } else if name == CONSTANTS {
-                let read = self.members_read(entry, handle);
+                let ty = &self.module.types[variable.ty].inner;
+                let read = entries
+                    .iter()
+                    .flat_map(|(entry, _)| self.members_read(entry, handle))
+                    .collect();
                 let block = self.block(kernel, ty, binding.binding, &read).map_err(disagree)?;
                 interface.constants = Some(block);
             } else {
@@ -180,6 +182,21 @@ impl Shader {
             return Err(disagree("never reads `constants`".to_string()));
         }
         Ok(interface)
+    }
+
+    /// The most workgroup memory that one of the entry points uses.
+    fn workgroup_bytes(&self, entries: &[(&naga::EntryPoint, &naga::valid::FunctionInfo)]) -> u32 {
+        let of_entry = |uses: &naga::valid::FunctionInfo| -> u32 {
+            let variables = self.module.global_variables.iter();
+            let used = variables.filter(|(handle, variable)| {
+                variable.space == naga::AddressSpace::WorkGroup && !uses[*handle].is_empty()
+            });
+            let bytes = |(_, variable): (_, &naga::GlobalVariable)| {
+                self.module.types[variable.ty].inner.size(self.module.to_ctx())
+            };
+            used.map(bytes).sum()
+        };
+        entries.iter().map(|(_, uses)| of_entry(uses)).max().unwrap_or(0)
     }
 
     fn check_argument(
@@ -344,7 +361,7 @@ mod tests {
             name: "test.wgsl",
             text,
         };
-        let source = Source::new(file, "copy");
+        let source = Source::new(file, &["copy"]);
         let shader = Shader::new(&source, &source.variants[0], &Dims::default()).map_err(|error| error.to_string())?;
         shader.interface(&COPY, &source).map_err(|error| error.to_string())
     }
@@ -371,7 +388,7 @@ mod tests {
     #[test]
     fn every_disagreement_with_the_table_is_an_error() {
         for (from, to, message) in [
-            ("fn copy(", "fn copied(", "no such entry point"),
+            ("fn copy(", "fn copied(", "no entry point `copy`"),
             ("workgroup_size(256)", "workgroup_size(64)", "workgroup size"),
             (
                 "y[id.x] +=",

@@ -72,8 +72,8 @@ pub static FORWARD: Kernel = Kernel {
         Arg::output("y", ["rows", "n"]),
     ],
     constants: CONSTANTS,
-    cuda: Some(Source::new(CUDA, "gemm_forward")),
-    wgsl: Some(Source::new(WGSL, "gemm_forward")),
+    cuda: Some(Source::new(CUDA, &["gemm_forward"])),
+    wgsl: Some(Source::new(WGSL, &["gemm_forward"])),
     cpu: |call| {
         let (rows, n, k) = sizes(call);
         let epilogue = Epilogue::Bias(call.f32(2));
@@ -95,8 +95,8 @@ pub static FORWARD_GELU: Kernel = Kernel {
         Arg::output("a", ["rows", "n"]),
     ],
     constants: CONSTANTS,
-    cuda: Some(Source::new(CUDA, "gemm_forward_gelu")),
-    wgsl: Some(Source::new(WGSL, "gemm_forward_gelu")),
+    cuda: Some(Source::new(CUDA, &["gemm_forward_gelu"])),
+    wgsl: Some(Source::new(WGSL, &["gemm_forward_gelu"])),
     cpu: |call| {
         let (rows, n, k) = sizes(call);
         let epilogue = Epilogue::BiasGelu(call.f32(2), Output::new(call.f32_mut(4)));
@@ -124,8 +124,8 @@ pub static BACKWARD_INPUT: Kernel = Kernel {
         Arg::inout("dx", ["rows", "k"]),
     ],
     constants: CONSTANTS_ACCUMULATE_DX,
-    cuda: Some(Source::new(CUDA, "gemm_backward_input")),
-    wgsl: Some(Source::new(WGSL, "gemm_backward_input")),
+    cuda: Some(Source::new(CUDA, &["gemm_backward_input"])),
+    wgsl: Some(Source::new(WGSL, &["gemm_backward_input"])),
     cpu: |call| {
         let (rows, n, k) = sizes(call);
         let accumulate = call.dims().flag("accumulate_dx");
@@ -149,8 +149,8 @@ pub static BACKWARD_GELU: Kernel = Kernel {
         Arg::output("dz", ["rows", "k"]),
     ],
     constants: CONSTANTS,
-    cuda: Some(Source::new(CUDA, "gemm_backward_gelu")),
-    wgsl: Some(Source::new(WGSL, "gemm_backward_gelu")),
+    cuda: Some(Source::new(CUDA, &["gemm_backward_gelu"])),
+    wgsl: Some(Source::new(WGSL, &["gemm_backward_gelu"])),
     cpu: |call| {
         let (rows, n, k) = sizes(call);
         let epilogue = Epilogue::GeluDerivative(call.f32(2));
@@ -181,8 +181,8 @@ pub static BACKWARD_WEIGHT: Kernel = Kernel {
         Arg::inout("dw", ["n", "k"]),
     ],
     constants: CONSTANTS_ACCUMULATE_DW,
-    cuda: Some(Source::new(CUDA, "gemm_backward_weight")),
-    wgsl: Some(Source::new(WGSL, "gemm_backward_weight")),
+    cuda: Some(Source::new(CUDA, &["gemm_backward_weight"])),
+    wgsl: Some(Source::new(WGSL, &["gemm_backward_weight"])),
     cpu: |call| {
         let (rows, n, k) = sizes(call);
         let product = Product {

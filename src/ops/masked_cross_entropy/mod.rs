@@ -37,7 +37,7 @@ pub static ROWS: Kernel = Kernel {
     ],
     constants: &["rows", "rows.count", "rows.start", "classes", "train"],
     cuda: None,
-    wgsl: Some(Source::new(WGSL, "masked_cross_entropy_rows")),
+    wgsl: Some(Source::new(WGSL, &["masked_cross_entropy_rows"])),
     cpu: cpu::rows,
     reserve: None,
     grid: |dims, _| [dims.size("rows") as u32, 1, 1],
