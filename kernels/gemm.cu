@@ -10,7 +10,8 @@
 #include "common/math.cuh"
 #include "common/step.cuh"
 
-constexpr u32 TILE = 64;
+static_assert(TILE_ROWS == 64 && TILE_COLUMNS == 64 && THREADS == 256, "a thread holds 4 x 4 of the tile");
+constexpr u32 TILE = TILE_ROWS;
 constexpr u32 DEPTH = 16;
 constexpr u32 LINE = 17; // quads of a line of 64 elements, and one of padding
 

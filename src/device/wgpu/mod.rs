@@ -9,7 +9,7 @@
 //!
 //! # Bindings
 //!
-//! Each argument of a launch is a binding of its own, exactly the tensor's range of its Space's buffer. This is what
+//! Each argument of a launch is a binding of its own, the tensor's range of its Space's buffer, to whole quads of words. This is what
 //! WebGPU's rules and the plan's promises allow together:
 //!
 //! * Bindings begin at multiples of [`ALIGN`] words, which is 256 bytes: the largest `minStorageBufferOffsetAlignment`

@@ -24,6 +24,10 @@ pub(super) struct Buffers {
     pub empty: wgpu::Buffer,
 }
 
+/// Words to which bindings are widened, for tensors that a shader reads four elements at a time. The next tensor begins at a
+/// multiple of [`ALIGN`], so none is reached.
+const QUAD: usize = 4;
+
 /// Tensors of one kernel at most.
 pub(super) const MOST_ARGS: usize = 16;
 
@@ -167,7 +171,7 @@ fn load(
                 align: ALIGN,
             });
         }
-        let bytes = 4 * place.words as u64;
+        let bytes = 4 * place.words.next_multiple_of(QUAD) as u64;
         let most = shared.limits.max_storage_buffer_binding_size;
         shared.limit(
             &format!("{}, `{}`", what(), arg.name),

@@ -7,7 +7,7 @@
 //!
 //! | table | WGSL |
 //! |---|---|
-//! | argument | `var<storage, read_write>` of the name, `array` of the type, read and written as `Access` says |
+//! | argument | `var<storage, read_write>` of the name, `array` of the type or of quads of it, read and written as `Access` says |
 //! | constant | member of `constants`, read |
 //! | variant's threads | `@workgroup_size(THREADS)` |
 //! | define, compiled constant | a `const` of that name, which the file reads |

@@ -15,7 +15,7 @@
 pub mod cpu;
 mod reference;
 
-use crate::kernel::{Arg, Call, Cost, File, Kernel, Sizes, Source, Variant};
+use crate::kernel::{Arg, Call, Cost, File, Grid, Kernel, Sizes, Source, Variant};
 use crate::ops::{bias_grad, gelu};
 use crate::plan::{PlanError, Recorder, Value};
 use cpu::{Epilogue, Operand, Output, Product, multiply, reserve};
@@ -55,11 +55,49 @@ fn cost(sizes: &Sizes) -> Cost {
     }
 }
 
-/// Tile edge of the GPU kernels: one workgroup computes `TILE x TILE` of the result.
-const TILE: u32 = 64;
+/// The part of the result that a workgroup computes, and that of a thread.
+const fn tile(name: &'static str, threads: u32, defines: &'static [(&'static str, u32); 5]) -> Variant {
+    Variant { name, threads, defines }
+}
 
-fn tiles(columns: usize, rows: usize) -> [u32; 3] {
-    [(columns as u32).div_ceil(TILE), (rows as u32).div_ceil(TILE), 1]
+/// Large tiles read the operands seldom, small ones give small results enough workgroups. The fastest depends on the
+/// adapter and the shape.
+const WGSL_TILES: &[Variant] = &[
+    tile("64x64", 256, &tile_sizes([64, 64], [4, 4])),
+    tile("128x64", 256, &tile_sizes([128, 64], [8, 4])),
+    tile("128x128", 256, &tile_sizes([128, 128], [8, 8])),
+    tile("64x64 of 8x8", 64, &tile_sizes([64, 64], [8, 8])),
+    tile("32x32", 64, &tile_sizes([32, 32], [4, 4])),
+];
+
+const fn tile_sizes([rows, columns]: [u32; 2], [part_rows, part_columns]: [u32; 2]) -> [(&'static str, u32); 5] {
+    [
+        ("TILE_ROWS", rows),
+        ("TILE_COLUMNS", columns),
+        ("PART_ROWS", part_rows),
+        ("PART_COLUMNS", part_columns),
+        ("DEPTH", 16),
+    ]
+}
+
+const CUDA_TILES: &[Variant] = &[Variant {
+    name: "64x64",
+    threads: 256,
+    defines: &[("TILE_ROWS", 64), ("TILE_COLUMNS", 64)],
+}];
+
+const fn wgsl(entry: &'static [&'static str; 1]) -> Option<Source> {
+    Some(Source::new(WGSL, entry).with_variants(WGSL_TILES))
+}
+
+const fn cuda(entry: &'static [&'static str; 1]) -> Option<Source> {
+    Some(Source::new(CUDA, entry).with_variants(CUDA_TILES))
+}
+
+/// Workgroups for a result of `rows x columns`.
+fn tiles(variant: &Variant, rows: usize, columns: usize) -> Grid {
+    let (down, across) = (variant.define("TILE_ROWS"), variant.define("TILE_COLUMNS"));
+    [(columns as u32).div_ceil(across), (rows as u32).div_ceil(down), 1]
 }
 
 /// `y = x W^T + b`.
@@ -72,15 +110,15 @@ pub static FORWARD: Kernel = Kernel {
         Arg::output("y", ["rows", "n"]),
     ],
     constants: CONSTANTS,
-    cuda: Some(Source::new(CUDA, &["gemm_forward"])),
-    wgsl: Some(Source::new(WGSL, &["gemm_forward"])),
+    cuda: cuda(&["gemm_forward"]),
+    wgsl: wgsl(&["gemm_forward"]),
     cpu: |call| {
         let (rows, n, k) = sizes(call);
         let epilogue = Epilogue::Bias(call.f32(2));
         multiply(&nt(rows, n, k, call.f32(0), call.f32(1), epilogue), call.f32_mut(3));
     },
     reserve: Some(|dims| reserve(dims.size("rows"), dims.size("n"), dims.size("k"))),
-    grid: |dims, _: &Variant| tiles(dims.size("n"), dims.size("rows")),
+    grid: |dims, variant| tiles(variant, dims.size("rows"), dims.size("n")),
     cost,
 };
 
@@ -95,15 +133,15 @@ pub static FORWARD_GELU: Kernel = Kernel {
         Arg::output("a", ["rows", "n"]),
     ],
     constants: CONSTANTS,
-    cuda: Some(Source::new(CUDA, &["gemm_forward_gelu"])),
-    wgsl: Some(Source::new(WGSL, &["gemm_forward_gelu"])),
+    cuda: cuda(&["gemm_forward_gelu"]),
+    wgsl: wgsl(&["gemm_forward_gelu"]),
     cpu: |call| {
         let (rows, n, k) = sizes(call);
         let epilogue = Epilogue::BiasGelu(call.f32(2), Output::new(call.f32_mut(4)));
         multiply(&nt(rows, n, k, call.f32(0), call.f32(1), epilogue), call.f32_mut(3));
     },
     reserve: Some(|dims| reserve(dims.size("rows"), dims.size("n"), dims.size("k"))),
-    grid: |dims, _: &Variant| tiles(dims.size("n"), dims.size("rows")),
+    grid: |dims, variant| tiles(variant, dims.size("rows"), dims.size("n")),
     cost: |sizes| {
         let elements = sizes.get("rows") * sizes.get("n");
         cost(sizes)
@@ -124,8 +162,8 @@ pub static BACKWARD_INPUT: Kernel = Kernel {
         Arg::inout("dx", ["rows", "k"]),
     ],
     constants: CONSTANTS_ACCUMULATE_DX,
-    cuda: Some(Source::new(CUDA, &["gemm_backward_input"])),
-    wgsl: Some(Source::new(WGSL, &["gemm_backward_input"])),
+    cuda: cuda(&["gemm_backward_input"]),
+    wgsl: wgsl(&["gemm_backward_input"]),
     cpu: |call| {
         let (rows, n, k) = sizes(call);
         let accumulate = call.dims().flag("accumulate_dx");
@@ -135,7 +173,7 @@ pub static BACKWARD_INPUT: Kernel = Kernel {
         );
     },
     reserve: Some(|dims| reserve(dims.size("rows"), dims.size("k"), dims.size("n"))),
-    grid: |dims, _: &Variant| tiles(dims.size("k"), dims.size("rows")),
+    grid: |dims, variant| tiles(variant, dims.size("rows"), dims.size("k")),
     cost,
 };
 
@@ -149,8 +187,8 @@ pub static BACKWARD_GELU: Kernel = Kernel {
         Arg::output("dz", ["rows", "k"]),
     ],
     constants: CONSTANTS,
-    cuda: Some(Source::new(CUDA, &["gemm_backward_gelu"])),
-    wgsl: Some(Source::new(WGSL, &["gemm_backward_gelu"])),
+    cuda: cuda(&["gemm_backward_gelu"]),
+    wgsl: wgsl(&["gemm_backward_gelu"]),
     cpu: |call| {
         let (rows, n, k) = sizes(call);
         let epilogue = Epilogue::GeluDerivative(call.f32(2));
@@ -160,7 +198,7 @@ pub static BACKWARD_GELU: Kernel = Kernel {
         );
     },
     reserve: Some(|dims| reserve(dims.size("rows"), dims.size("k"), dims.size("n"))),
-    grid: |dims, _: &Variant| tiles(dims.size("k"), dims.size("rows")),
+    grid: |dims, variant| tiles(variant, dims.size("rows"), dims.size("k")),
     cost: |sizes| {
         let elements = sizes.get("rows") * sizes.get("k");
         cost(sizes)
@@ -181,8 +219,8 @@ pub static BACKWARD_WEIGHT: Kernel = Kernel {
         Arg::inout("dw", ["n", "k"]),
     ],
     constants: CONSTANTS_ACCUMULATE_DW,
-    cuda: Some(Source::new(CUDA, &["gemm_backward_weight"])),
-    wgsl: Some(Source::new(WGSL, &["gemm_backward_weight"])),
+    cuda: cuda(&["gemm_backward_weight"]),
+    wgsl: wgsl(&["gemm_backward_weight"]),
     cpu: |call| {
         let (rows, n, k) = sizes(call);
         let product = Product {
@@ -206,7 +244,7 @@ pub static BACKWARD_WEIGHT: Kernel = Kernel {
         multiply(&product, call.f32_mut(2));
     },
     reserve: Some(|dims| reserve(dims.size("n"), dims.size("k"), dims.size("rows"))),
-    grid: |dims, _: &Variant| tiles(dims.size("k"), dims.size("n")),
+    grid: |dims, variant| tiles(variant, dims.size("n"), dims.size("k")),
     cost: |sizes| {
         let (rows, n, k) = (sizes.get("rows"), sizes.get("n"), sizes.get("k"));
         Cost {

@@ -132,6 +132,7 @@ pub fn cases() -> Vec<Case> {
         (13, 20, 65, 33),
         (63, 64, 63, 65),
         (65, 70, 64, 300),
+        (129, 131, 132, 127),
         (257, 260, 40, 24),
     ] {
         for form in [Form::Linear, Form::LinearGelu, Form::FeedForward] {
