@@ -294,6 +294,60 @@ fn each_replay_reads_its_own_steps_scalars_and_drops_the_elements_that_the_defin
 }
 
 #[test]
+fn submissions_come_back_in_order_and_make_no_object() {
+    let Some(adapter) = adapter() else { return };
+    let params = norm_params();
+    let mut r = Recorder::new("ring", &params);
+    dropped(&mut r);
+    let plan = r.finish();
+    let mut device = device(&adapter, Sizes::of(params.words(), false, &[&plan]));
+    let program = device.load(&plan).unwrap();
+    device
+        .write(Space::Params, 0, &vec![1.5f32.to_bits(); params.words()])
+        .unwrap();
+    let port = plan.input("x").unwrap();
+    let inputs = |number: u32| {
+        let step = StepParams {
+            step: number,
+            tokens: 65,
+            ..StepParams::default()
+        };
+        let mut words = vec![0; plan.input_words()];
+        words[..StepParams::WORDS].copy_from_slice(step.words());
+        for (index, word) in words[port.offset..port.offset + port.words].iter_mut().enumerate() {
+            *word = ((index as u32 + number) as f32).sin().to_bits();
+        }
+        words
+    };
+    const STEPS: u32 = 12;
+    let mut expected = Vec::new();
+    for number in 0..STEPS {
+        device.write(Space::Inputs, 0, &inputs(number)).unwrap();
+        device.run(program).unwrap();
+        let mut words = vec![0; plan.readback_words()];
+        device.read(Space::Readback, 0, &mut words).unwrap();
+        expected.push(words);
+    }
+    let ahead = device.ring() as u32;
+    assert!(ahead > 1, "the host waits for every step");
+    let mut objects = Vec::new();
+    for number in 0..STEPS + ahead {
+        if number >= ahead {
+            let mut words = vec![0; plan.readback_words()];
+            device.collect(&mut words).unwrap();
+            assert!(words == expected[(number - ahead) as usize], "step {}", number - ahead);
+        }
+        if number < STEPS {
+            device.submit(&inputs(number), &[program]).unwrap();
+            objects.push(adapter.objects());
+        }
+    }
+    assert!(objects[0].buffers > 0 && objects[0].pipelines > 0, "{:?}", objects[0]);
+    let changed = objects.iter().position(|now| *now != objects[0]);
+    assert_eq!(changed, None, "{objects:?}");
+}
+
+#[test]
 fn timing_each_launch_changes_no_bit() {
     let Some(adapter) = adapter() else { return };
     let params = norm_params();

@@ -107,6 +107,29 @@ pub trait Device: Send {
     /// Backend failures.
     fn run(&mut self, program: Program) -> Result<(), DeviceError>;
 
+    /// Submissions that may be on their way before [`Device::collect`] must have taken the first of them.
+    fn ring(&self) -> usize {
+        1
+    }
+
+    /// Uploads `inputs` to the beginning of [`Space::Inputs`], replays programs in order, and sends a copy of
+    /// [`Space::Readback`] on its way to the host. A device with a queue returns before the work is done.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfRange`] and backend failures.
+    fn submit(&mut self, inputs: &[u32], programs: &[Program]) -> Result<(), DeviceError> {
+        self.write(Space::Inputs, 0, inputs)?;
+        programs.iter().try_for_each(|&program| self.run(program))
+    }
+
+    /// Waits for the oldest submission not yet collected and copies the beginning of the [`Space::Readback`] that it left.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfRange`] and backend failures, also those of the submission's work.
+    fn collect(&mut self, readback: &mut [u32]) -> Result<(), DeviceError> {
+        self.read(Space::Readback, 0, readback)
+    }
+
     /// Replays a program once and adds each launch's time to `times`.
     ///
     /// # Errors

@@ -5,9 +5,11 @@ pub mod classifier;
 mod error;
 pub mod feed;
 pub mod flops;
+mod in_flight;
 pub mod inputs;
 pub mod metrics;
 pub mod schedule;
 pub mod trainer;
 
 pub use error::TrainError;
+pub use in_flight::StepResult;

@@ -2,21 +2,24 @@
 //!
 //! ```text
 //! feed              schedule(step) -> batches -> input blocks      on a thread of its own, ahead of the device
-//! step              for each micro-batch: upload one block, run its plan      (`=`, then `+=` into the gradients)
-//!                   run the update plan, read losses and norm
+//! begin             for each micro-batch: upload one block, run its plan      (`=`, then `+=` into the gradients)
+//!                   run the update plan
+//! collect           losses and norm, when they have come back: at once on the CPU, a few steps late on a device with a
+//!                   queue, which is never waited for while there is work
 //! ```
 //!
 //! What a step does (which plan, whose batch, which loss weights, learning rate) is a `StepPlan`, a function of the step
 //! number that the method above supplies. The trainer knows no method.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::TrainError;
 use super::classifier::logits;
 use super::feed::{Feed, Stage};
 use super::flops::needed_flops;
+use super::in_flight::InFlight;
 use super::inputs::batch_capacity;
+use super::{StepResult, TrainError};
 use crate::bert::plans::{self, Form, Kind, Optimizer};
 use crate::bert::{self, Capacity};
 use crate::data::{BatchCapacity, Sequences};
@@ -25,29 +28,6 @@ use crate::device::open::open;
 use crate::device::{Device, DeviceError, Program, Sizes};
 use crate::hub::BertConfig;
 use crate::plan::{ParamTable, Plan, Space};
-
-/// What came out of one optimiser step.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct StepResult {
-    /// 0-based step.
-    pub step: u64,
-    /// Which plan.
-    pub kind: Kind,
-    /// Mean loss of the masked tokens; none without any.
-    pub mlm_loss: Option<f64>,
-    /// Mean loss of the task.
-    pub task_loss: Option<f64>,
-    /// Global gradient norm before clipping.
-    pub gradient_norm: f64,
-    /// Learning rate.
-    pub learning_rate: f64,
-    /// Tokens of the batch.
-    pub tokens: u64,
-    /// FLOPs of the launched kernels.
-    pub executed: u64,
-    /// FLOPs that the mathematics needs: [`needed_flops`].
-    pub needed: u64,
-}
 
 /// A loaded plan.
 #[derive(Clone)]
@@ -69,6 +49,8 @@ pub struct Trainer {
     batches: HashMap<(Kind, bool), Loaded>,
     updates: Vec<Loaded>,
     readback: Vec<u32>,
+    /// Steps begun whose results have not been taken, the oldest first.
+    in_flight: VecDeque<InFlight>,
 }
 
 impl Trainer {
@@ -124,6 +106,7 @@ impl Trainer {
             batches: loaded,
             updates,
             readback: vec![0; sizes.readback],
+            in_flight: VecDeque::new(),
         })
     }
 
@@ -165,61 +148,76 @@ impl Trainer {
         Feed::start(stage, from, plans, self.capacities.values().fold(none, largest))
     }
 
-    /// Runs the next step of a feed; `None` after the last.
+    /// The result of the next step of a feed; `None` after the last. A device with a queue has by then begun the steps that
+    /// follow, up to the first for whose number of steps done `pauses` holds: behind that result, and where
+    /// [`idle`](Trainer::idle) says so, parameters and moments are those after the step.
     ///
     /// # Errors
-    /// [`TrainError::NotFinite`] with step and place; the weights are then those before the step.
-    pub fn step(&mut self, feed: &mut Feed) -> Result<Option<StepResult>, TrainError> {
-        let stage = feed.stage();
-        let Some((step, prepared)) = feed.next_step()? else {
-            return Ok(None);
-        };
-        let plan = prepared.plan.expect("a filled buffer has its plan");
-        let (mut mlm, mut task, mut tokens, mut masked, mut sequences) = (0.0f64, 0.0f64, 0u64, 0u64, 0u64);
-        let (mut executed, mut needed) = (0, 0);
-        for (micro, block) in prepared.blocks.iter().enumerate() {
-            let loaded = &self.batches[&(plan.kind, micro > 0)];
-            self.device.write(Space::Inputs, 0, block.words())?;
-            self.device.run(loaded.program)?;
-            let params = &prepared.params[micro];
-            executed += loaded.plan.cost(Some(params)).flops;
-            needed += needed_flops(&self.config, plan.kind, params);
-            tokens += u64::from(params.tokens);
-            masked += u64::from(params.masked);
-            sequences += u64::from(params.sequences);
-            let outputs = loaded.plan.readback_words();
-            self.device.read(Space::Readback, 0, &mut self.readback[..outputs])?;
-            mlm += output(&loaded.plan, &self.readback, "mlm_loss").map_or(0.0, f64::from);
-            task += output(&loaded.plan, &self.readback, "task_loss").map_or(0.0, f64::from);
-        }
-        let (has_mlm, has_task) = (plan.kind != Kind::Finetune, plan.kind != Kind::External);
-        let mlm_loss = (has_mlm && masked > 0).then(|| mlm / masked as f64);
-        let task_loss = (has_task && sequences > 0).then(|| task / sequences as f64);
-        let update = &self.updates[plan.optimizer];
-        self.device.run(update.program)?;
-        let outputs = update.plan.readback_words();
-        self.device.read(Space::Readback, 0, &mut self.readback[..outputs])?;
-        let norm = output(&update.plan, &self.readback, "grad_norm").unwrap_or(f32::NAN);
-        for (what, value) in [
-            ("masked-token loss", mlm_loss.map(|loss| loss as f32)),
-            ("task loss", task_loss.map(|loss| loss as f32)),
-            ("gradient norm", Some(norm)),
-        ] {
-            if let Some(value) = value.filter(|value| !value.is_finite()) {
-                return Err(self.not_finite(stage, step, what, value));
+    /// [`TrainError::NotFinite`] with step and place. The step itself changed no weight; steps begun behind it may have.
+    pub fn step(&mut self, feed: &mut Feed, pauses: impl Fn(u64) -> bool) -> Result<Option<StepResult>, TrainError> {
+        let rests = |last: Option<&InFlight>| last.is_some_and(|last| pauses(last.step + 1));
+        while self.in_flight.len() < self.device.ring() && !rests(self.in_flight.back()) {
+            if !self.begin(feed)? {
+                break;
             }
         }
-        Ok(Some(StepResult {
-            step,
-            kind: plan.kind,
-            mlm_loss,
-            task_loss,
-            gradient_norm: f64::from(norm),
-            learning_rate: plan.learning_rate,
-            tokens,
-            executed,
-            needed,
-        }))
+        while self.in_flight.front().is_some_and(InFlight::waits) {
+            self.collect()?;
+        }
+        let Some(done) = self.in_flight.pop_front() else {
+            return Ok(None);
+        };
+        match done.not_finite() {
+            Some((what, value)) => Err(self.not_finite(feed.stage(), &done, what, value)),
+            None => Ok(Some(done.result())),
+        }
+    }
+
+    /// Whether the device is at rest: no step was begun whose result has not been taken.
+    pub fn idle(&self) -> bool {
+        self.in_flight.is_empty()
+    }
+
+    /// Submits the next step of a feed; false after the last.
+    fn begin(&mut self, feed: &mut Feed) -> Result<bool, TrainError> {
+        let Some((step, prepared)) = feed.next_step()? else {
+            return Ok(false);
+        };
+        let plan = prepared.plan.expect("a filled buffer has its plan");
+        let update = self.updates[plan.optimizer].program;
+        self.in_flight
+            .push_back(InFlight::new(step, plan, prepared.blocks.len()));
+        for (micro, block) in prepared.blocks.iter().enumerate() {
+            if self.in_flight.iter().map(InFlight::submissions).sum::<usize>() == self.device.ring() {
+                self.collect()?;
+            }
+            let batch = &self.batches[&(plan.kind, micro > 0)];
+            let programs = [batch.program, update];
+            let last = micro + 1 == prepared.blocks.len();
+            self.device.submit(block.words(), &programs[..1 + usize::from(last)])?;
+            let (params, ahead) = (&prepared.params[micro], self.device.ring() > 1);
+            let begun = self.in_flight.back_mut().expect("pushed above");
+            begun.submitted(params, ahead.then(|| block.words().to_vec()));
+            begun.executed += batch.plan.cost(Some(params)).flops;
+            begun.needed += needed_flops(&self.config, plan.kind, params);
+        }
+        Ok(true)
+    }
+
+    /// Takes what the oldest submission on its way left.
+    fn collect(&mut self) -> Result<(), TrainError> {
+        let waiting = self.in_flight.iter_mut().find(|step| step.submissions() > 0);
+        let step = waiting.expect("called with a submission on its way");
+        let kind = step.plan.kind;
+        let batch = &self.batches[&(kind, step.collected > 0)].plan;
+        let update = &self.updates[step.plan.optimizer].plan;
+        self.device.collect(&mut self.readback)?;
+        let value = |plan: &Plan, name| plan.output(name).map(|port| f32::from_bits(self.readback[port.offset]));
+        step.mlm += value(batch, "mlm_loss").map_or(0.0, f64::from);
+        step.task += value(batch, "task_loss").map_or(0.0, f64::from);
+        step.gradient_norm = value(update, "grad_norm").unwrap_or(f32::NAN);
+        step.collected += 1;
+        Ok(())
     }
 
     /// Logits `[examples, classes]` of the `evaluate` plan; `progress` is told how many sequences are done.
@@ -281,39 +279,55 @@ impl Trainer {
     }
 
     /// Names the first gradient that is not a number, else the largest one.
-    fn not_finite(&mut self, stage: u8, step: u64, what: &'static str, value: f32) -> TrainError {
-        let gradients = match self.download(Space::Grads) {
+    fn not_finite(&mut self, stage: u8, broken: &InFlight, what: &'static str, value: f32) -> TrainError {
+        let gradients = self.again(broken).and_then(|()| self.download(Space::Grads));
+        let gradients = match gradients {
             Ok(gradients) => gradients,
             Err(error) => return error.into(),
         };
-        let broken = gradients.iter().position(|x| !x.is_finite());
-        let largest = (0..gradients.len()).max_by(|&a, &b| gradients[a].abs().total_cmp(&gradients[b].abs()));
-        let word = broken.or(largest).unwrap_or(0);
-        let place = match self.params.at(word) {
-            Some((spec, element)) => format!(
-                "{} gradient is {} at {}[{}, {}]",
-                if broken.is_some() {
-                    "the first broken"
-                } else {
-                    "the largest"
-                },
-                gradients[word],
-                spec.name,
-                element / spec.width as usize,
-                element % spec.width as usize
-            ),
-            None => format!("gradient word {word} lies between tensors"),
-        };
         TrainError::NotFinite {
             stage,
-            step,
+            step: broken.step,
             what,
             value,
-            place,
+            place: place(&self.params, &gradients),
         }
+    }
+
+    /// Makes a step's gradients once more where steps begun behind it have overwritten them.
+    fn again(&mut self, step: &InFlight) -> Result<(), DeviceError> {
+        if self.idle() {
+            return Ok(());
+        }
+        for _ in 0..self.in_flight.drain(..).map(|later| later.submissions()).sum() {
+            self.device.collect(&mut self.readback)?;
+        }
+        for (micro, block) in step.blocks.iter().enumerate() {
+            self.device.write(Space::Inputs, 0, block)?;
+            self.device.run(self.batches[&(step.plan.kind, micro > 0)].program)?;
+        }
+        Ok(())
     }
 }
 
-fn output(plan: &Plan, readback: &[u32], name: &str) -> Option<f32> {
-    plan.output(name).map(|port| f32::from_bits(readback[port.offset]))
+/// The first gradient that is not a number, else the largest one.
+fn place(params: &ParamTable, gradients: &[f32]) -> String {
+    let broken = gradients.iter().position(|x| !x.is_finite());
+    let largest = (0..gradients.len()).max_by(|&a, &b| gradients[a].abs().total_cmp(&gradients[b].abs()));
+    let word = broken.or(largest).unwrap_or(0);
+    let which = if broken.is_some() {
+        "the first broken"
+    } else {
+        "the largest"
+    };
+    match params.at(word) {
+        Some((spec, element)) => format!(
+            "{which} gradient is {} at {}[{}, {}]",
+            gradients[word],
+            spec.name,
+            element / spec.width as usize,
+            element % spec.width as usize
+        ),
+        None => format!("gradient word {word} lies between tensors"),
+    }
 }

@@ -113,6 +113,21 @@ pub struct Adapter {
     pub(super) shared: Arc<Shared>,
 }
 
+/// Numbers of the driver's objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Objects {
+    /// Buffers, wgpu's own among them.
+    pub buffers: isize,
+    /// Bind groups.
+    pub bind_groups: isize,
+    /// Compute pipelines.
+    pub pipelines: isize,
+    /// Shader modules.
+    pub shader_modules: isize,
+    /// Allocations of device memory.
+    pub allocations: isize,
+}
+
 /// What all devices of an adapter share.
 pub(super) struct Shared {
     pub info: AdapterInfo,
@@ -197,12 +212,28 @@ impl Adapter {
     pub fn info(&self) -> &AdapterInfo {
         &self.shared.info
     }
+
+    /// Objects of the driver that exist now; a loop that makes none leaves the numbers alone.
+    #[must_use]
+    pub fn objects(&self) -> Objects {
+        let counters = self.shared.device.get_internal_counters().hal;
+        Objects {
+            buffers: counters.buffers.read(),
+            bind_groups: counters.bind_groups.read(),
+            pipelines: counters.compute_pipelines.read(),
+            shader_modules: counters.shader_modules.read(),
+            allocations: counters.memory_allocations.read(),
+        }
+    }
 }
 
 impl Shared {
-    /// Waits until everything submitted has finished.
-    pub fn wait(&self) -> Result<(), DeviceError> {
-        let waited = self.device.poll(wgpu::PollType::wait_indefinitely());
+    /// Waits until a submission, or everything submitted, has finished.
+    pub fn wait(&self, submission: Option<wgpu::SubmissionIndex>) -> Result<(), DeviceError> {
+        let waited = self.device.poll(wgpu::PollType::Wait {
+            submission_index: submission,
+            timeout: None,
+        });
         self.check()?;
         let waited = waited.map(|_| ());
         waited.map_err(|error| backend(format!("waiting for {}: {error}", self.info)))
@@ -255,7 +286,7 @@ impl Shared {
     }
 }
 
-fn backend(what: String) -> DeviceError {
+pub(super) fn backend(what: String) -> DeviceError {
     DeviceError::Backend { backend: BACKEND, what }
 }
 

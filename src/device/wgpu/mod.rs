@@ -4,7 +4,7 @@
 //! open    adapter with all its limits; pipelines are compiled once per kernel and variant and kept with it
 //! new     one buffer per Space, one staging buffer
 //! load    a bind group and a block of launch constants per launch
-//! run     copy the step's scalars to their uniform block; one compute pass, one dispatch per launch
+//! submit  one encoder: inputs up, the step's scalars to their uniform block, a compute pass per program, Readback down
 //! ```
 //!
 //! # Bindings
@@ -31,6 +31,7 @@
 mod adapter;
 mod pipeline;
 mod program;
+mod ring;
 mod shader;
 
 use std::time::Duration;
@@ -39,9 +40,10 @@ use super::{Device, DeviceError, Program, SPACES, Sizes, check, range_check};
 use crate::kernel::StepParams;
 use crate::plan::{ALIGN, Plan, Space};
 use program::{Buffers, Loaded, MOST_ARGS};
+use ring::{Ring, SLOTS};
 use shader::BACKEND;
 
-pub use adapter::{Adapter, AdapterInfo, AdapterKind, Choice, list};
+pub use adapter::{Adapter, AdapterInfo, AdapterKind, Choice, Objects, list};
 pub use program::Variants;
 pub use shader::{Block, Interface, Shader};
 
@@ -57,6 +59,7 @@ pub struct WgpuDevice {
     variants: Variants,
     buffers: Buffers,
     staging: wgpu::Buffer,
+    ring: Ring,
     programs: Vec<Loaded>,
 }
 
@@ -104,6 +107,7 @@ impl WgpuDevice {
             variants,
             buffers,
             staging: allocate("staging", STAGING_WORDS, Usage::MAP_READ | Usage::COPY_DST)?,
+            ring: Ring::new(shared, sizes.inputs.max(ALIGN), sizes.readback.max(ALIGN))?,
             programs: Vec::new(),
         })
     }
@@ -121,12 +125,29 @@ impl WgpuDevice {
         }
     }
 
+    /// Appends a program's launches to what an encoder holds. Where the program is cut, the encoder is submitted and the
+    /// rest goes into a new one, which is returned.
+    fn encode(&self, mut encoder: wgpu::CommandEncoder, program: Program) -> wgpu::CommandEncoder {
+        let loaded = &self.programs[program.0];
+        for (index, range) in loaded.submits.iter().enumerate() {
+            if index > 0 {
+                let full = std::mem::replace(&mut encoder, self.encoder());
+                self.adapter.shared.queue.submit([full.finish()]);
+            }
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            for launch in &loaded.launches[range.clone()] {
+                dispatch(&mut pass, launch);
+            }
+        }
+        encoder
+    }
+
     /// Copies the beginning of the staging buffer out, once everything submitted has finished.
     fn read_staging(&self, bytes: &mut [u8]) -> Result<(), DeviceError> {
         let shared = &self.adapter.shared;
         let slice = self.staging.slice(..bytes.len() as u64);
         slice.map_async(wgpu::MapMode::Read, |_| ()); // a failure shows in `wait` or in the mapped range
-        shared.wait()?;
+        shared.wait(None)?;
         let mapped = slice.get_mapped_range().map_err(|error| DeviceError::Backend {
             backend: BACKEND,
             what: format!("reading back from {}: {error}", shared.info),
@@ -228,20 +249,36 @@ impl Device for WgpuDevice {
     }
 
     fn run(&mut self, program: Program) -> Result<(), DeviceError> {
-        let loaded = &self.programs[program.0];
-        for (index, range) in loaded.submits.iter().enumerate() {
-            let mut encoder = self.encoder();
-            if index == 0 {
-                self.copy_step(&mut encoder);
-            }
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            for launch in &loaded.launches[range.clone()] {
-                dispatch(&mut pass, launch);
-            }
-            drop(pass);
-            self.adapter.shared.queue.submit([encoder.finish()]);
-        }
+        let mut encoder = self.encoder();
+        self.copy_step(&mut encoder);
+        let encoder = self.encode(encoder, program);
+        self.adapter.shared.queue.submit([encoder.finish()]);
         self.adapter.shared.check()
+    }
+
+    fn ring(&self) -> usize {
+        SLOTS
+    }
+
+    fn submit(&mut self, inputs: &[u32], programs: &[Program]) -> Result<(), DeviceError> {
+        range_check(&self.sizes, Space::Inputs, 0, inputs.len())?;
+        let mut encoder = self.encoder();
+        let slot = self.ring.begin(inputs)?;
+        let (up, down) = (slot.upload.clone(), slot.readback.clone());
+        encoder.copy_buffer_to_buffer(&up, 0, self.buffers.of(Space::Inputs), 0, 4 * inputs.len() as u64);
+        self.copy_step(&mut encoder);
+        for &program in programs {
+            encoder = self.encode(encoder, program);
+        }
+        encoder.copy_buffer_to_buffer(self.buffers.of(Space::Readback), 0, &down, 0, down.size());
+        let submission = self.adapter.shared.queue.submit([encoder.finish()]);
+        self.ring.submitted(submission);
+        self.adapter.shared.check()
+    }
+
+    fn collect(&mut self, readback: &mut [u32]) -> Result<(), DeviceError> {
+        range_check(&self.sizes, Space::Readback, 0, readback.len())?;
+        self.ring.collect(&self.adapter.shared, readback)
     }
 
     fn run_timed(&mut self, program: Program, times: &mut [Duration]) -> Result<(), DeviceError> {

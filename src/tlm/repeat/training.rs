@@ -11,9 +11,9 @@ use crate::tlm::TlmError;
 use crate::tlm::objective::StepKind;
 use crate::tlm::observer::Unit;
 use crate::tlm::outcome::MetricsRow;
+use crate::train::StepResult;
 use crate::train::checkpoint;
 use crate::train::feed::Stage;
-use crate::train::trainer::StepResult;
 
 /// Losses of this many steps at either end of stage 1 are averaged for the report.
 const ENDS: usize = 50;
@@ -39,7 +39,13 @@ impl Repeat<'_> {
         // Since when and which token the logged rate counts; evaluations and checkpoints are left out.
         let mut counted = (Instant::now(), self.progress.tokens);
         let mut message = String::new();
-        while let Some(result) = self.trainer.step(&mut feed)? {
+        let stopping = self.stop;
+        // Behind these steps parameters are read, or nothing comes any more.
+        let pauses = |done: u64| {
+            let asked = stopping.load(Ordering::Relaxed);
+            asked || every(eval_every, done) || every(run.save_every, done) || done == steps
+        };
+        while let Some(result) = self.trainer.step(&mut feed, pauses)? {
             let done = result.step + 1;
             self.progress.count(&result);
             self.progress.seconds = before + begun.elapsed().as_secs_f64();
@@ -57,7 +63,7 @@ impl Repeat<'_> {
                 self.evaluate(number, done)?;
                 self.observer.advance(done, &message);
             }
-            let stop = self.stop.load(Ordering::Relaxed);
+            let stop = stopping.load(Ordering::Relaxed) && self.trainer.idle();
             if stop || every(run.save_every, done) || last {
                 self.progress.seconds = before + begun.elapsed().as_secs_f64();
                 self.save()?;
