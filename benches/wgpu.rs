@@ -52,7 +52,7 @@ fn plan(kernel: &'static Kernel, m: u32, n: u32, k: u32) -> Plan {
 /// Median time of the plan's only launch.
 fn time(adapter: &Adapter, plan: &Plan, variant: usize, rows: u32) -> Duration {
     let sizes = Sizes::of(0, false, &[plan]);
-    let mut device = WgpuDevice::new(adapter, sizes, Variants::Nth(variant)).expect("the plan fits");
+    let mut device = WgpuDevice::new(adapter, sizes, &Variants::Nth(variant)).expect("the plan fits");
     let program = device.load(plan).expect("the kernel compiles");
     let numbers: Vec<u32> = (0..plan.input_words())
         .map(|i| (((i * 37 % 101) as f32 - 50.0) / 50.0).to_bits())

@@ -83,6 +83,11 @@ pub trait Device: Send {
     /// One line for people: backend, hardware, threads.
     fn describe(&self) -> String;
 
+    /// What loading plans decided beyond what the plans say, for people.
+    fn remark(&self) -> Option<String> {
+        None
+    }
+
     /// Prepares a plan for replay: checks it, resolves addresses, builds pipelines.
     ///
     /// # Errors

@@ -108,7 +108,7 @@ pub fn survey(kernels: &[&'static Kernel]) -> Survey {
     let adapters = adapters(&wgsl);
     let threads = rayon::current_num_threads();
     Survey {
-        auto: "cpu, because the GPU backends do not have every kernel of a training step yet".to_owned(),
+        auto: auto(&adapters),
         cpu: CpuSurvey {
             instruction_set: instruction_set(),
             threads,
@@ -130,6 +130,14 @@ pub fn survey(kernels: &[&'static Kernel]) -> Survey {
             purpose: "compiling kernels in tests; this version does not launch them",
         },
         null: "allocates nothing, runs nothing: plans and dry runs",
+    }
+}
+
+/// What `--device auto` takes.
+fn auto(adapters: &[AdapterSurvey]) -> String {
+    match wgpu::preferred() {
+        Some(index) => format!("wgpu:{index}, {}", adapters[index].name),
+        None => "cpu, because there is no GPU that WebGPU can use".to_owned(),
     }
 }
 

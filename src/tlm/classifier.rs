@@ -15,7 +15,7 @@ use crate::bert;
 use crate::bert::plans::{self, Form, Kind};
 use crate::data::{BatchCapacity, LongTexts, Tokenizer};
 use crate::device::choice::DeviceChoice;
-use crate::device::open::{Opened, open};
+use crate::device::open::open;
 use crate::device::{Device, Program, Sizes};
 use crate::hub::{self, BertConfig};
 use crate::plan::{Plan, Space};
@@ -53,15 +53,15 @@ impl Classifier {
         let params = bert::parameters(&directory.config);
         let capacity = sizes::capacity(batch, directory.config.max_length, None)?;
         let plan = plans::batch(Kind::Evaluate, &directory.config, &params, &capacity, Form::default())?;
-        let Opened { mut device, decision } = open(choice, Sizes::of(params.words(), false, &[&plan]))?;
-        let program = device.load(&plan)?;
+        let mut opened = open(choice, Sizes::of(params.words(), false, &[&plan]))?;
+        let program = opened.device.load(&plan)?;
         let values = classifier_values(&directory, &params)?;
-        device.write(Space::Params, 0, bytemuck::cast_slice(&values))?;
+        opened.device.write(Space::Params, 0, bytemuck::cast_slice(&values))?;
         let capacity = batch_capacity(&capacity);
         let config = directory.config;
         Ok(Classifier {
-            device,
-            decision,
+            decision: opened.decision(),
+            device: opened.device,
             plan,
             program,
             capacity,

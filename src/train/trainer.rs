@@ -78,10 +78,9 @@ impl Trainer {
         }
         let all: Vec<&Plan> = recorded.iter().map(|(_, plan)| plan).chain(&updates).collect();
         let sizes = Sizes::of(params.words(), !optimizers.is_empty(), &all);
-        let opened = open(device, sizes)?;
-        let mut device = opened.device;
+        let mut opened = open(device, sizes)?;
         let mut load = |plan: Plan| -> Result<Loaded, TrainError> {
-            let program = device.load(&plan)?;
+            let program = opened.device.load(&plan)?;
             Ok(Loaded {
                 plan: Arc::new(plan),
                 program,
@@ -97,8 +96,8 @@ impl Trainer {
             .map(|&(kind, capacity, _)| (kind, batch_capacity(&capacity)))
             .collect();
         Ok(Trainer {
-            device,
-            decision: opened.decision,
+            decision: opened.decision(),
+            device: opened.device,
             planned_bytes: sizes.bytes(),
             config: config.clone(),
             params,

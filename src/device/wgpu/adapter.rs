@@ -67,6 +67,13 @@ pub fn list() -> Vec<AdapterInfo> {
     found().iter().map(|(info, _)| info.clone()).collect()
 }
 
+/// The adapter that [`Choice::Hardware`] takes.
+#[must_use]
+pub fn preferred() -> Option<usize> {
+    let infos = list();
+    choose(&infos.iter().collect::<Vec<_>>(), Choice::Hardware)
+}
+
 fn found() -> Vec<(AdapterInfo, wgpu::Adapter)> {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
     let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::PRIMARY));

@@ -33,6 +33,7 @@ mod pipeline;
 mod program;
 mod ring;
 mod shader;
+mod tuning;
 
 use std::time::Duration;
 
@@ -42,10 +43,11 @@ use crate::plan::{ALIGN, Plan, Space};
 use program::{Buffers, Loaded, MOST_ARGS};
 use ring::{Ring, SLOTS};
 use shader::BACKEND;
+use tuning::Tuning;
 
-pub use adapter::{Adapter, AdapterInfo, AdapterKind, Choice, Objects, list};
-pub use program::Variants;
+pub use adapter::{Adapter, AdapterInfo, AdapterKind, Choice, Objects, list, preferred};
 pub use shader::{Block, Interface, Shader};
+pub use tuning::Variants;
 
 /// Words that are read or written at a time.
 const STAGING_WORDS: usize = 1 << 20;
@@ -56,7 +58,7 @@ const TIMED_LAUNCHES: usize = wgpu::QUERY_SET_MAX_QUERIES as usize / 2;
 pub struct WgpuDevice {
     adapter: Adapter,
     sizes: Sizes,
-    variants: Variants,
+    tuning: Tuning,
     buffers: Buffers,
     staging: wgpu::Buffer,
     ring: Ring,
@@ -67,8 +69,8 @@ impl WgpuDevice {
     /// Allocates the buffers, zeroed.
     ///
     /// # Errors
-    /// [`DeviceError::Limit`], [`DeviceError::OutOfMemory`].
-    pub fn new(adapter: &Adapter, sizes: Sizes, variants: Variants) -> Result<WgpuDevice, DeviceError> {
+    /// [`DeviceError::Limit`], [`DeviceError::OutOfMemory`]; [`DeviceError::Backend`] for measurements that cannot be read.
+    pub fn new(adapter: &Adapter, sizes: Sizes, variants: &Variants) -> Result<WgpuDevice, DeviceError> {
         let shared = &adapter.shared;
         for space in SPACES {
             let bytes = 4 * sizes.words(space) as u64;
@@ -104,7 +106,7 @@ impl WgpuDevice {
         Ok(WgpuDevice {
             adapter: adapter.clone(),
             sizes,
-            variants,
+            tuning: Tuning::new(variants)?,
             buffers,
             staging: allocate("staging", STAGING_WORDS, Usage::MAP_READ | Usage::COPY_DST)?,
             ring: Ring::new(shared, sizes.inputs.max(ALIGN), sizes.readback.max(ALIGN))?,
@@ -123,6 +125,19 @@ impl WgpuDevice {
             let (from, bytes) = (self.buffers.of(Space::Inputs), 4 * StepParams::WORDS as u64);
             encoder.copy_buffer_to_buffer(from, 0, &self.buffers.step, 0, bytes);
         }
+    }
+
+    /// The variant that each launch of a program runs.
+    #[must_use]
+    pub fn variants(&self, program: Program) -> &[&'static str] {
+        &self.programs[program.0].variants
+    }
+
+    /// Dispatches of a program.
+    #[must_use]
+    pub fn dispatches(&self, program: Program) -> usize {
+        let launches = &self.programs[program.0].launches;
+        launches.iter().map(|launch| launch.stages.len()).sum()
     }
 
     /// Appends a program's launches to what an encoder holds. Where the program is cut, the encoder is submitted and the
@@ -215,9 +230,15 @@ impl Device for WgpuDevice {
         format!("wgpu, adapter {}", self.adapter.info())
     }
 
+    fn remark(&self) -> Option<String> {
+        self.tuning.remark()
+    }
+
     fn load(&mut self, plan: &Plan) -> Result<Program, DeviceError> {
         check(plan, &self.sizes)?;
-        let loaded = Loaded::new(&self.adapter.shared, &self.buffers, self.variants, plan)?;
+        let shared = &self.adapter.shared;
+        let chosen = self.tuning.choose(shared, plan)?;
+        let loaded = Loaded::new(shared, &self.buffers, &chosen, plan)?;
         self.programs.push(loaded);
         Ok(Program(self.programs.len() - 1))
     }

@@ -4,8 +4,8 @@ use super::adapter::Shared;
 use super::pipeline::{Pipeline, pipeline, source};
 use super::shader::BACKEND;
 use crate::device::{DeviceError, SPACES};
-use crate::kernel::{Grid, Sizes, Source, StepParams};
-use crate::plan::{ALIGN, Launch, Plan, Space};
+use crate::kernel::{Arg, Grid, Sizes, StepParams};
+use crate::plan::{ALIGN, Launch, Plan, Space, Value};
 
 /// Bytes to which bindings are aligned: no adapter may ask for more.
 const ALIGN_BYTES: u64 = 4 * ALIGN as u64;
@@ -39,29 +39,12 @@ impl Buffers {
     }
 }
 
-/// Which variant of each kernel a device launches.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Variants {
-    /// The first, which every adapter can run.
-    #[default]
-    First,
-    /// The one with this number, or the last: tests walk through them with it.
-    Nth(usize),
-}
-
-impl Variants {
-    fn choose(self, source: &Source) -> usize {
-        match self {
-            Variants::First => 0,
-            Variants::Nth(index) => index.min(source.variants.len() - 1),
-        }
-    }
-}
-
 /// See the module.
 pub(super) struct Loaded {
     pub name: String,
     pub launches: Vec<LoadedLaunch>,
+    /// Variant of each launch.
+    pub variants: Vec<&'static str>,
     /// Launches of each submit.
     pub submits: Vec<std::ops::Range<usize>>,
 }
@@ -74,64 +57,121 @@ pub(super) struct LoadedLaunch {
 }
 
 impl Loaded {
-    /// Prepares a plan whose places have been checked.
-    pub fn new(shared: &Shared, buffers: &Buffers, variants: Variants, plan: &Plan) -> Result<Loaded, DeviceError> {
-        let (mut chosen, mut pipelines) = (Vec::new(), Vec::new());
-        for launch in &plan.launches {
-            let variant = variants.choose(source(launch.kernel)?);
-            chosen.push(&source(launch.kernel)?.variants[variant]);
+    /// Prepares a plan whose places have been checked; `chosen` is the variant of each launch.
+    pub fn new(shared: &Shared, buffers: &Buffers, chosen: &[usize], plan: &Plan) -> Result<Loaded, DeviceError> {
+        let mut pipelines = Vec::with_capacity(plan.launches.len());
+        for (launch, &variant) in plan.launches.iter().zip(chosen) {
             pipelines.push(pipeline(shared, launch.kernel, variant, &launch.dims)?);
         }
-        let (words, offsets) = constants(plan, &pipelines);
-        let block = shared.watched("the launch constants", || {
-            let block = shared.device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some("launch constants"),
-                size: (4 * words.len() as u64).max(ALIGN_BYTES),
-                usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
-                mapped_at_creation: false,
-            });
-            shared.queue.write_buffer(&block, 0, bytemuck::cast_slice(&words));
-            block
-        })?;
-        let mut launches = Vec::with_capacity(plan.launches.len());
+        let (mut words, mut offsets) = (Vec::new(), Vec::new());
+        for (launch, pipeline) in plan.launches.iter().zip(&pipelines) {
+            offsets.push(4 * words.len() as u64);
+            words.extend(constants(launch, pipeline));
+            words.resize(words.len().next_multiple_of(ALIGN), 0);
+        }
+        let block = uniform(shared, "launch constants", &words)?;
+        let (mut launches, mut variants) = (Vec::new(), Vec::new());
         for (index, launch) in plan.launches.iter().enumerate() {
-            let grid = (launch.kernel.grid)(&launch.dims, chosen[index]);
-            let block = (&block, offsets[index]);
-            launches.push(load(shared, buffers, plan, launch, &pipelines[index], block, grid)?);
+            let variant = &source(launch.kernel)?.variants[chosen[index]];
+            variants.push(variant.name);
+            launches.push(bind(
+                shared,
+                launch,
+                &pipelines[index],
+                &Bound {
+                    step: &buffers.step,
+                    constants: (&block, offsets[index]),
+                    tensors: &tensors(buffers, plan, launch)?,
+                    empty: &buffers.empty,
+                },
+                (launch.kernel.grid)(&launch.dims, variant),
+            )?);
         }
         Ok(Loaded {
             name: plan.name.clone(),
             launches,
+            variants,
             submits: submits(plan),
         })
     }
 }
 
-/// The launch constants of all launches, each block aligned, and where each begins, in bytes.
-fn constants(plan: &Plan, pipelines: &[Pipeline]) -> (Vec<u32>, Vec<u64>) {
-    let (mut words, mut offsets) = (Vec::new(), Vec::new());
-    for (launch, pipeline) in plan.launches.iter().zip(pipelines) {
-        let start = words.len();
-        offsets.push(4 * start as u64);
-        let Some(block) = &pipeline.interface.constants else {
-            continue;
-        };
-        words.resize((start + block.words).next_multiple_of(ALIGN), 0);
-        for (name, place) in launch.kernel.constants.iter().zip(&block.places) {
-            let word = launch.dims.device_word(name);
-            words[start + place] = word.expect("the recorder found every constant of the table");
-        }
+/// The launch constants as the shader's block has them; empty where it has none.
+pub(super) fn constants(launch: &Launch, pipeline: &Pipeline) -> Vec<u32> {
+    let Some(block) = &pipeline.interface.constants else {
+        return Vec::new();
+    };
+    let mut words = vec![0; block.words];
+    for (name, &place) in launch.kernel.constants.iter().zip(&block.places) {
+        let word = launch.dims.device_word(name);
+        words[place] = word.expect("the recorder found every constant of the table");
     }
-    (words, offsets)
+    words
 }
 
-fn load(
+/// A uniform buffer with these words.
+pub(super) fn uniform(shared: &Shared, label: &'static str, words: &[u32]) -> Result<wgpu::Buffer, DeviceError> {
+    shared.watched(label, || {
+        let buffer = shared.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size: (4 * words.len() as u64).max(ALIGN_BYTES),
+            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        shared.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(words));
+        buffer
+    })
+}
+
+/// A tensor's words in a buffer.
+#[derive(Clone, Copy)]
+pub(super) struct Tensor<'a> {
+    pub buffer: &'a wgpu::Buffer,
+    /// First word, a multiple of [`ALIGN`].
+    pub offset: usize,
+    pub words: usize,
+}
+
+/// What a launch's bindings show.
+pub(super) struct Bound<'a> {
+    pub step: &'a wgpu::Buffer,
+    /// The block of launch constants and its first byte.
+    pub constants: (&'a wgpu::Buffer, u64),
+    /// In the order of the kernel's table.
+    pub tensors: &'a [Tensor<'a>],
+    pub empty: &'a wgpu::Buffer,
+}
+
+/// The tensors of a plan's launch.
+fn tensors<'a>(buffers: &'a Buffers, plan: &Plan, launch: &Launch) -> Result<Vec<Tensor<'a>>, DeviceError> {
+    let of_value = |(arg, &value): (&Arg, &Value)| {
+        let place = plan.place(value);
+        if !place.offset.is_multiple_of(ALIGN) {
+            return Err(DeviceError::Misaligned {
+                backend: BACKEND,
+                scope: launch.scope.clone(),
+                kernel: launch.kernel.name,
+                arg: arg.name,
+                space: place.space,
+                offset: place.offset,
+                align: ALIGN,
+            });
+        }
+        Ok(Tensor {
+            buffer: buffers.of(place.space),
+            offset: place.offset,
+            words: place.words,
+        })
+    };
+    launch.kernel.args.iter().zip(&launch.values).map(of_value).collect()
+}
+
+/// Checks a launch against the adapter's limits and makes its bind group.
+pub(super) fn bind(
     shared: &Shared,
-    buffers: &Buffers,
-    plan: &Plan,
     launch: &Launch,
     pipeline: &Pipeline,
-    (block, offset): (&wgpu::Buffer, u64),
+    bound: &Bound,
     grid: Grid,
 ) -> Result<LoadedLaunch, DeviceError> {
     let kernel = launch.kernel;
@@ -141,7 +181,7 @@ fn load(
         shared.limit(&what(), "workgroups in one direction", u64::from(side), groups)?;
     }
     let mut entries = Vec::with_capacity(kernel.args.len() + 2);
-    let mut bind = |binding: u32, buffer, offset: u64, bytes: u64| {
+    let mut show = |binding: u32, buffer, offset: u64, bytes: u64| {
         entries.push(wgpu::BindGroupEntry {
             binding,
             resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
@@ -152,38 +192,26 @@ fn load(
         });
     };
     if let Some(binding) = pipeline.interface.step {
-        bind(binding, &buffers.step, 0, 4 * StepParams::WORDS as u64);
+        show(binding, bound.step, 0, 4 * StepParams::WORDS as u64);
     }
-    if let Some(constants) = &pipeline.interface.constants {
-        bind(constants.binding, block, offset, 4 * constants.words as u64);
+    if let Some(block) = &pipeline.interface.constants {
+        show(
+            block.binding,
+            bound.constants.0,
+            bound.constants.1,
+            4 * block.words as u64,
+        );
     }
-    let args = kernel.args.iter().zip(&launch.values).zip(&pipeline.interface.args);
-    for (slot, ((arg, &value), &binding)) in args.enumerate() {
-        let place = plan.place(value);
-        if !place.offset.is_multiple_of(ALIGN) {
-            return Err(DeviceError::Misaligned {
-                backend: BACKEND,
-                scope: launch.scope.clone(),
-                kernel: kernel.name,
-                arg: arg.name,
-                space: place.space,
-                offset: place.offset,
-                align: ALIGN,
-            });
-        }
-        let bytes = 4 * place.words.next_multiple_of(QUAD) as u64;
-        let most = shared.limits.max_storage_buffer_binding_size;
-        shared.limit(
-            &format!("{}, `{}`", what(), arg.name),
-            "bytes in one tensor",
-            bytes,
-            most,
-        )?;
-        if bytes == 0 {
-            bind(binding, &buffers.empty, 4 * (slot * ALIGN) as u64, 4);
+    let most = shared.limits.max_storage_buffer_binding_size;
+    for (slot, (tensor, &binding)) in bound.tensors.iter().zip(&pipeline.interface.args).enumerate() {
+        if tensor.words == 0 {
+            show(binding, bound.empty, 4 * (slot * ALIGN) as u64, 4);
             continue;
         }
-        bind(binding, buffers.of(place.space), 4 * place.offset as u64, bytes);
+        let bytes = 4 * tensor.words.next_multiple_of(QUAD) as u64;
+        let name = format!("{}, `{}`", what(), kernel.args[slot].name);
+        shared.limit(&name, "bytes in one tensor", bytes, most)?;
+        show(binding, tensor.buffer, 4 * tensor.offset as u64, bytes);
     }
     let bindings = shared.watched(&what(), || {
         shared.device.create_bind_group(&wgpu::BindGroupDescriptor {
