@@ -23,7 +23,7 @@ use tlm::hub::BertConfig;
 use tlm::kernel::{Cost, Sizes as LiveSizes, StepParams};
 use tlm::ops::adamw;
 use tlm::ops::gemm::cpu::{multiply, multiply_here};
-use tlm::plan::{Plan, Space};
+use tlm::plan::{Limits, Plan, Space};
 
 /// Name, layers, width, heads.
 const PRESETS: [(&str, usize, usize, usize); 3] = [("tiny", 2, 128, 2), ("mini", 4, 256, 4), ("small", 4, 512, 8)];
@@ -219,7 +219,7 @@ fn preset(name: &str, layers: usize, width: usize, heads: usize, vocabulary: usi
         plans::Form::default(),
     )
     .expect("sizes are supported");
-    let update = plans::update(&params, &optimizer).expect("sizes are supported");
+    let update = plans::update(&params, &optimizer, Limits::default()).expect("sizes are supported");
     let sizes = Sizes::of(params.words(), true, &[&external, &update]);
     // 82 to 128 tokens, mean 105.
     let lengths: Vec<u32> = (0..SEQUENCES)

@@ -15,7 +15,7 @@ use tlm::device::{Device, Sizes};
 use tlm::hub::BertConfig;
 use tlm::kernel::StepParams;
 use tlm::ops::adamw::Settings;
-use tlm::plan::Space;
+use tlm::plan::{Limits, Space};
 
 /// The system's allocator, which counts what it is asked for by any thread.
 struct Counting;
@@ -108,6 +108,7 @@ fn a_training_step_allocates_nothing() {
             adamw,
             head: plans::HeadUpdate::Joined,
         },
+        Limits::default(),
     )
     .unwrap();
     let sizes = Sizes::of(params.words(), true, &[&joint, &update]);

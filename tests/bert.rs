@@ -20,7 +20,7 @@ use tlm::device::{Device, Sizes};
 use tlm::hub::BertConfig;
 use tlm::kernel::{Sizes as LiveSizes, StepParams};
 use tlm::ops::adamw::Settings;
-use tlm::plan::{ParamTable, Plan, Space};
+use tlm::plan::{Limits, ParamTable, Plan, Space};
 
 /// PyTorch's f32 against its f64, relative to a tensor's largest entry: outputs, gradients.
 const OUTPUT_ERROR: f64 = 7.2e-7;
@@ -192,6 +192,7 @@ fn update() -> Plan {
             adamw,
             head: plans::HeadUpdate::Joined,
         },
+        Limits::default(),
     )
     .unwrap()
 }

@@ -10,6 +10,7 @@ mod recompute;
 #[path = "plan/update.rs"]
 mod update;
 
+use tlm::bert::plans::{self, HeadUpdate, Optimizer};
 use tlm::device::cpu::CpuDevice;
 use tlm::device::null::NullDevice;
 use tlm::device::{Device, Sizes};
@@ -19,7 +20,7 @@ use tlm::ops::gemm::{Layer, linear};
 use tlm::ops::layer_norm::{Norm, residual_layer_norm};
 use tlm::ops::masked_cross_entropy::{Masked, masked_cross_entropy};
 use tlm::ops::{copy, fill, gather, gelu, grad_norm};
-use tlm::plan::{Init, ParamSpec, ParamTable, Plan, PlanError, Recorder, Space, Value};
+use tlm::plan::{Init, Limits, ParamSpec, ParamTable, Plan, PlanError, Recorder, Space, Value};
 
 const TOKENS: Extent = Extent::counted(Count::Tokens, 6);
 

@@ -14,7 +14,7 @@ use super::{Capacity, Dropout, Inputs, encoder, mlm_head, task_head, task_loss};
 use crate::hub::BertConfig;
 use crate::kernel::Extent;
 use crate::ops::{adamw, fill, grad_norm, sum};
-use crate::plan::{ParamTable, Plan, PlanError, Recorder, Space, Value};
+use crate::plan::{ALIGN, Limits, ParamTable, Plan, PlanError, Recorder, Space, Value};
 
 /// A plan over a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,6 +54,8 @@ pub struct Form {
     /// What the layers compute is dropped after the forward and computed again in the backward: less memory for more
     /// work, the same bits.
     pub recompute: bool,
+    /// Those of the device.
+    pub limits: Limits,
 }
 
 /// Records the plan of a kind.
@@ -67,7 +69,7 @@ pub fn batch(
     capacity: &Capacity,
     form: Form,
 ) -> Result<Plan, PlanError> {
-    let mut r = Recorder::new(kind.name(), params);
+    let mut r = Recorder::new(kind.name(), params).within(form.limits);
     if form.accumulate {
         r.accumulate_gradients();
     }
@@ -123,8 +125,9 @@ fn zero_gradients(r: &mut Recorder, params: &ParamTable, prefix: &str) -> Result
         }
     }
     for range in ranges {
-        let gradients = r.range("zero", Space::Grads, range);
-        fill::zero(r, gradients)?;
+        for (_, gradients) in r.ranges("zero", Space::Grads, range, ALIGN) {
+            fill::zero(r, gradients)?;
+        }
     }
     Ok(())
 }
@@ -149,38 +152,41 @@ pub struct Optimizer {
     pub head: HeadUpdate,
 }
 
-/// Records the update of the parameters from their gradients.
+/// Records the update of the parameters from their gradients, for a device with these limits.
 ///
 /// # Errors
 /// None on a table laid out by [`super::parameters`].
-pub fn update(params: &ParamTable, optimizer: &Optimizer) -> Result<Plan, PlanError> {
-    let mut r = Recorder::new("update", params);
+pub fn update(params: &ParamTable, optimizer: &Optimizer, limits: Limits) -> Result<Plan, PlanError> {
+    let mut r = Recorder::new("update", params).within(limits);
     loss_outputs(&mut r);
     let whole = 0..params.words();
-    let gradients = r.range("gradients", Space::Grads, whole.clone());
+    let gradients = r.ranges("gradients", Space::Grads, whole.clone(), grad_norm::UNIT);
+    let gradients: Vec<Value> = gradients.into_iter().map(|(_, value)| value).collect();
     let norm = r.output("grad_norm", Extent::fixed(1), 1);
-    grad_norm::record(&mut r, gradients, norm)?;
+    grad_norm::record(&mut r, &gradients, norm)?;
     let (before, head, after) = (0..params.head().start, params.head(), params.head().end..whole.end);
     let ranges = match optimizer.head {
         HeadUpdate::Joined => vec![(whole, false)],
         HeadUpdate::Apart => vec![(before, false), (head, true), (after, false)],
         HeadUpdate::Frozen => vec![(before, false), (after, false)],
     };
-    for (range, head) in ranges.into_iter().filter(|(range, _)| !range.is_empty()) {
-        let decay = params.decay_words().clamp(range.start, range.end) - range.start;
-        let mut part = |name, space| r.range(name, space, range.clone());
-        let state = adamw::State {
-            params: part("params", Space::Params),
-            grads: part("grads", Space::Grads),
-            moment1: part("moment1", Space::Moment1),
-            moment2: part("moment2", Space::Moment2),
-            norm,
-        };
-        let settings = adamw::Settings {
-            head,
-            ..optimizer.adamw
-        };
-        adamw::record(&mut r, &state, &settings, decay as u32)?;
+    for (range, head) in ranges {
+        for (piece, weights) in r.ranges("params", Space::Params, range, ALIGN) {
+            let decay = params.decay_words().clamp(piece.start, piece.end) - piece.start;
+            let mut part = |name, space| r.range(name, space, piece.clone());
+            let state = adamw::State {
+                params: weights,
+                grads: part("grads", Space::Grads),
+                moment1: part("moment1", Space::Moment1),
+                moment2: part("moment2", Space::Moment2),
+                norm,
+            };
+            let settings = adamw::Settings {
+                head,
+                ..optimizer.adamw
+            };
+            adamw::record(&mut r, &state, &settings, decay as u32)?;
+        }
     }
     Ok(r.finish())
 }

@@ -7,18 +7,89 @@ use super::cpu::CpuDevice;
 use super::null::NullDevice;
 use super::wgpu::{Adapter, Choice, Variants, WgpuDevice};
 use super::{Device, DeviceError, Sizes};
+use crate::plan::Limits;
 
 /// Environment variable that chooses kernel variants: `measured` (also without it), `first`, or pins `KERNEL=VARIANT,...`.
 pub const VARIANTS: &str = "TLM_VARIANTS";
 /// Environment variable that names the directory where measurements are kept, instead of the user's cache directory.
 pub const CACHE: &str = "TLM_CACHE";
 
-/// An opened device and one line that says what was chosen and why.
+/// A chosen device before its buffers are allocated: plans are recorded for its limits, and their sizes open it.
+pub struct Target {
+    hardware: Hardware,
+    why: String,
+}
+
+enum Hardware {
+    Cpu,
+    Null,
+    Wgpu(Adapter),
+}
+
+/// An opened device and why it was chosen.
 pub struct Opened {
     /// The device.
     pub device: Box<dyn Device>,
-    /// Why this one.
     why: String,
+}
+
+impl Target {
+    /// The device of a choice. `auto` takes a hardware GPU through WebGPU where there is one, else the CPU; a software
+    /// adapter is only taken when its number is given.
+    ///
+    /// # Errors
+    /// [`DeviceError`] with what is missing.
+    pub fn of(choice: DeviceChoice) -> Result<Target, DeviceError> {
+        let asked = "as asked".to_owned();
+        let (hardware, why) = match choice {
+            DeviceChoice::Auto => match Adapter::open(Choice::Hardware, false) {
+                Ok(adapter) => (Hardware::Wgpu(adapter), "chosen by `auto`: the first GPU".to_owned()),
+                Err(DeviceError::NoAdapter { .. }) => {
+                    let why = "chosen by `auto`: no GPU that WebGPU can use";
+                    (Hardware::Cpu, why.to_owned())
+                }
+                Err(error) => {
+                    let why = format!("chosen by `auto`: the GPU cannot be used: {error}");
+                    (Hardware::Cpu, why)
+                }
+            },
+            DeviceChoice::Cpu => (Hardware::Cpu, asked),
+            DeviceChoice::Null => (Hardware::Null, asked),
+            DeviceChoice::Wgpu(number) => {
+                let choice = number.map_or(Choice::Hardware, Choice::Index);
+                (Hardware::Wgpu(Adapter::open(choice, false)?), asked)
+            }
+            DeviceChoice::Cuda(_) => {
+                let what = "this version compiles CUDA kernels but cannot launch them; use --device cpu or wgpu";
+                return Err(DeviceError::Backend {
+                    backend: "cuda",
+                    what: what.to_owned(),
+                });
+            }
+        };
+        Ok(Target { hardware, why })
+    }
+
+    /// What it can hold in one piece.
+    pub fn limits(&self) -> Limits {
+        match &self.hardware {
+            Hardware::Cpu | Hardware::Null => Limits::default(),
+            Hardware::Wgpu(adapter) => adapter.limits(),
+        }
+    }
+
+    /// Allocates the buffers.
+    ///
+    /// # Errors
+    /// [`DeviceError`] for a device that is too small or cannot be used.
+    pub fn open(self, sizes: Sizes) -> Result<Opened, DeviceError> {
+        let device: Box<dyn Device> = match &self.hardware {
+            Hardware::Cpu => Box::new(CpuDevice::new(sizes, rayon::current_num_threads())?),
+            Hardware::Null => Box::new(NullDevice::new(sizes)),
+            Hardware::Wgpu(adapter) => Box::new(WgpuDevice::new(adapter, sizes, &variants()?)?),
+        };
+        Ok(Opened { device, why: self.why })
+    }
 }
 
 impl Opened {
@@ -31,49 +102,6 @@ impl Opened {
         }
         decision
     }
-}
-
-/// Opens the device of a choice. `auto` takes a hardware GPU through WebGPU where there is one, else the CPU; a software
-/// adapter is only taken when its number is given.
-///
-/// # Errors
-/// [`DeviceError`] with what is missing.
-pub fn open(choice: DeviceChoice, sizes: Sizes) -> Result<Opened, DeviceError> {
-    let cpu = |sizes| CpuDevice::new(sizes, rayon::current_num_threads());
-    let wgpu = |choice, sizes| -> Result<Box<dyn Device>, DeviceError> {
-        let variants = variants()?;
-        Ok(Box::new(WgpuDevice::new(
-            &Adapter::open(choice, false)?,
-            sizes,
-            &variants,
-        )?))
-    };
-    let (device, why): (Box<dyn Device>, String) = match choice {
-        DeviceChoice::Auto => match wgpu(Choice::Hardware, sizes) {
-            Ok(device) => (device, "chosen by `auto`: the first GPU".to_string()),
-            Err(DeviceError::NoAdapter { .. }) => {
-                let why = "chosen by `auto`: no GPU that WebGPU can use";
-                (Box::new(cpu(sizes)?), why.to_string())
-            }
-            Err(error) => {
-                let why = format!("chosen by `auto`: the GPU cannot be used: {error}");
-                (Box::new(cpu(sizes)?), why)
-            }
-        },
-        DeviceChoice::Cpu => (Box::new(cpu(sizes)?), "as asked".to_string()),
-        DeviceChoice::Null => (Box::new(NullDevice::new(sizes)), "as asked".to_string()),
-        DeviceChoice::Wgpu(number) => {
-            let choice = number.map_or(Choice::Hardware, Choice::Index);
-            (wgpu(choice, sizes)?, "as asked".to_string())
-        }
-        DeviceChoice::Cuda(_) => {
-            return Err(DeviceError::Backend {
-                backend: "cuda",
-                what: "this version compiles CUDA kernels but cannot launch them; use --device cpu or wgpu".to_string(),
-            });
-        }
-    };
-    Ok(Opened { device, why })
 }
 
 /// The variants that the environment asks for.

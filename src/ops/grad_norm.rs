@@ -14,10 +14,12 @@ use crate::device::cpu::vectorised;
 use crate::kernel::{Arg, Call, Cost, Extent, File, Kernel, Source, StepParams};
 use crate::ops::case::{Case, Expected, Given, Real, Reference, Role, Tensor};
 use crate::ops::math::sum_of;
-use crate::plan::{PlanError, Recorder, Value};
+use crate::plan::{ALIGN, PlanError, Recorder, Value};
 
 /// Words of one partial sum.
 pub const BLOCK: usize = 16_384;
+/// Words of which a piece of the gradients is a multiple: its partial sums begin where a device can bind them.
+pub const UNIT: usize = ALIGN * BLOCK;
 
 const WGSL: File = File {
     name: "shaders/grad_norm.wgsl",
@@ -67,14 +69,23 @@ pub static FINISH: Kernel = Kernel {
 /// All kernels of the room.
 pub static KERNELS: &[&Kernel] = &[&PARTIAL, &FINISH];
 
-/// Writes the Euclidean norm of `grads` (fixed sizes: a range of the flat buffer, or any tensor) to `norm` `[1, 1]`.
+/// Writes the Euclidean norm of `grads` (pieces of the flat buffer, of a multiple of [`UNIT`] words each but the last, or
+/// any tensor; fixed sizes) to `norm` `[1, 1]`. How the buffer is cut changes no bit.
 ///
 /// # Errors
 /// Shape mismatches, with the scope.
-pub fn record(r: &mut Recorder, grads: Value, norm: Value) -> Result<(), PlanError> {
-    let blocks = r.info(grads).words().div_ceil(BLOCK).max(1) as u32;
-    let partials = r.value("partials", Extent::fixed(blocks), 1);
-    r.launch(&PARTIAL, &[grads, partials], &[])?;
+pub fn record(r: &mut Recorder, grads: &[Value], norm: Value) -> Result<(), PlanError> {
+    let blocks: Vec<u32> = grads
+        .iter()
+        .map(|&piece| r.info(piece).words().div_ceil(BLOCK).max(1) as u32)
+        .collect();
+    let partials = r.value("partials", Extent::fixed(blocks.iter().sum()), 1);
+    let mut start = 0;
+    for (&piece, &blocks) in grads.iter().zip(&blocks) {
+        let of_piece = r.view(partials, start, blocks);
+        r.launch(&PARTIAL, &[piece, of_piece], &[])?;
+        start += blocks;
+    }
     r.launch(&FINISH, &[partials, norm], &[])
 }
 
@@ -119,7 +130,7 @@ pub fn cases() -> Vec<Case> {
             step: StepParams::default(),
             record: Box::new(|r, v| {
                 let norm = r.output("norm", Extent::fixed(1), 1);
-                record(r, v[0], norm)?;
+                record(r, &[v[0]], norm)?;
                 Ok(vec![norm])
             }),
             upstream: vec![false],

@@ -29,7 +29,25 @@ pub const fn aligned(words: usize) -> usize {
     words.div_ceil(ALIGN) * ALIGN
 }
 
-/// The buffers of a run. Each is one allocation.
+/// What a device can hold in one piece, in words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Limits {
+    /// One tensor of a launch.
+    pub tensor: usize,
+    /// One buffer, a multiple of [`ALIGN`]; a larger arena is several.
+    pub buffer: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            tensor: usize::MAX,
+            buffer: usize::MAX,
+        }
+    }
+}
+
+/// The buffers of a run. Each is one allocation, the arena several where the device's are too small.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Space {
     /// f32 master parameters, flat.

@@ -15,7 +15,7 @@ use crate::bert;
 use crate::bert::plans::{self, Form, Kind};
 use crate::data::{BatchCapacity, LongTexts, Tokenizer};
 use crate::device::choice::DeviceChoice;
-use crate::device::open::open;
+use crate::device::open::Target;
 use crate::device::{Device, Program, Sizes};
 use crate::hub::{self, BertConfig};
 use crate::plan::{Plan, Space};
@@ -52,8 +52,13 @@ impl Classifier {
         check_vocabulary(model, &directory.config, &tokenizer)?;
         let params = bert::parameters(&directory.config);
         let capacity = sizes::capacity(batch, directory.config.max_length, None)?;
-        let plan = plans::batch(Kind::Evaluate, &directory.config, &params, &capacity, Form::default())?;
-        let mut opened = open(choice, Sizes::of(params.words(), false, &[&plan]))?;
+        let target = Target::of(choice)?;
+        let form = Form {
+            limits: target.limits(),
+            ..Form::default()
+        };
+        let plan = plans::batch(Kind::Evaluate, &directory.config, &params, &capacity, form)?;
+        let mut opened = target.open(Sizes::of(params.words(), false, &[&plan]))?;
         let program = opened.device.load(&plan)?;
         let values = classifier_values(&directory, &params)?;
         opened.device.write(Space::Params, 0, bytemuck::cast_slice(&values))?;

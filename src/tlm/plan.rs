@@ -22,7 +22,7 @@ use crate::bert::{self, Capacity};
 use crate::data::{DataError, Fields, Task, TaskFiles, Tokenizer, expand};
 use crate::device::Sizes;
 use crate::device::choice::DeviceChoice;
-use crate::plan::{Plan, Space};
+use crate::plan::{Limits, Plan, Space};
 use verdict::verdict;
 
 /// The plans of a configuration with what they need.
@@ -143,7 +143,7 @@ pub fn plan(config: &Config, choice: DeviceChoice) -> Result<PlanReport, TlmErro
         plans.push((recorded, Some(planned), replays(config, &planned)));
     }
     for (optimizer, updates) in optimizers(config) {
-        plans.push((update(&params, &optimizer)?, None, Some(updates)));
+        plans.push((update(&params, &optimizer, Limits::default())?, None, Some(updates)));
     }
 
     let recorded: Vec<&Plan> = plans.iter().map(|(plan, ..)| plan).collect();

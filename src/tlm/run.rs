@@ -26,9 +26,8 @@ use super::outcome::{Report, StageSeconds, TestReport};
 use super::repeat::{Finished, Progress, Repeat, checkpoint_name, finished_name};
 use super::sizes;
 use crate::data::{Fields, Masking, Task, TaskFiles};
-use crate::device::Sizes;
 use crate::device::choice::DeviceChoice;
-use crate::device::open::open;
+use crate::device::open::Target;
 use crate::hub::{self, ModelDirectory};
 use crate::train::checkpoint;
 use crate::train::trainer::Trainer;
@@ -143,7 +142,7 @@ impl<'a> Job<'a> {
         let begun = Instant::now();
         // What is asked for and not there is found before the work.
         sizes::batches(config)?;
-        open(options.device, Sizes::default())?;
+        Target::of(options.device)?;
         let files = TaskFiles {
             train: config.task.train.clone(),
             dev: config.task.dev.clone(),

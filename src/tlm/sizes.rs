@@ -113,6 +113,7 @@ fn batches_of(config: &Config, stage1_steps: u64) -> Result<Vec<PlannedBatch>, T
             let form = Form {
                 accumulate,
                 recompute: config.model.recompute,
+                ..Form::default()
             };
             plans.push(PlannedBatch { kind, capacity, form });
         }

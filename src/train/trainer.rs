@@ -24,7 +24,7 @@ use crate::bert::plans::{self, Form, Kind, Optimizer};
 use crate::bert::{self, Capacity};
 use crate::data::{BatchCapacity, Sequences};
 use crate::device::choice::DeviceChoice;
-use crate::device::open::open;
+use crate::device::open::Target;
 use crate::device::{Device, DeviceError, Program, Sizes};
 use crate::hub::BertConfig;
 use crate::plan::{ParamTable, Plan, Space};
@@ -65,8 +65,11 @@ impl Trainer {
         device: DeviceChoice,
     ) -> Result<Trainer, TrainError> {
         let params = bert::parameters(config);
+        let target = Target::of(device)?;
+        let limits = target.limits();
         let mut recorded = Vec::new();
         for &(kind, capacity, form) in batches {
+            let form = Form { limits, ..form };
             recorded.push((
                 (kind, form.accumulate),
                 plans::batch(kind, config, &params, &capacity, form)?,
@@ -74,11 +77,11 @@ impl Trainer {
         }
         let mut updates = Vec::new();
         for optimizer in optimizers {
-            updates.push(plans::update(&params, optimizer)?);
+            updates.push(plans::update(&params, optimizer, limits)?);
         }
         let all: Vec<&Plan> = recorded.iter().map(|(_, plan)| plan).chain(&updates).collect();
         let sizes = Sizes::of(params.words(), !optimizers.is_empty(), &all);
-        let mut opened = open(device, sizes)?;
+        let mut opened = target.open(sizes)?;
         let mut load = |plan: Plan| -> Result<Loaded, TrainError> {
             let program = opened.device.load(&plan)?;
             Ok(Loaded {

@@ -22,7 +22,11 @@ fn recorded(kind: Kind, config: &BertConfig, capacity: &Capacity, form: Form) ->
 fn trained(recompute: bool) -> Vec<Vec<u32>> {
     let reference = Reference::open();
     let plan = |accumulate| {
-        let form = Form { accumulate, recompute };
+        let form = Form {
+            accumulate,
+            recompute,
+            ..Form::default()
+        };
         recorded(Kind::Joint, &with_dropout(), &CAPACITY, form).unwrap()
     };
     let mut trainer = Trainer::new(&reference, vec![plan(false), plan(true), update()]);

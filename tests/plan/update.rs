@@ -20,7 +20,7 @@ fn update_plan(params: &ParamTable) -> Plan {
         moment2: r.range("moment2", Space::Moment2, all),
         norm: r.output("norm", Extent::fixed(1), 1),
     };
-    grad_norm::record(&mut r, state.grads, state.norm).unwrap();
+    grad_norm::record(&mut r, &[state.grads], state.norm).unwrap();
     adamw::record(&mut r, &state, &SETTINGS, params.decay_words() as u32).unwrap();
     r.finish()
 }
@@ -97,4 +97,54 @@ fn a_gradient_that_is_not_finite_shows_in_the_norm_and_changes_nothing() {
             }
         }
     }
+}
+
+/// Where a device cannot show the whole buffer to one launch, the update is cut: the same bits.
+#[test]
+fn an_update_in_pieces_gives_the_bits_of_a_whole_one() {
+    let spec = |name: &str, rows: u32, decay: bool, head: bool| ParamSpec {
+        name: name.to_string(),
+        rows,
+        width: 1024,
+        decay,
+        head,
+        init: Init::Zeros,
+        vector: false,
+    };
+    let params = ParamTable::new(vec![
+        spec("weight", 2_300, true, false),
+        spec("head", 70, true, true),
+        spec("bias", 300, false, false),
+    ]);
+    let optimizer = Optimizer {
+        adamw: SETTINGS,
+        head: HeadUpdate::Apart,
+    };
+    let run = |limits: Limits| {
+        let plan = plans::update(&params, &optimizer, limits).unwrap();
+        let mut device = CpuDevice::new(Sizes::of(params.words(), true, &[&plan]), 2).unwrap();
+        let program = device.load(&plan).unwrap();
+        for (seed, space) in [(1, Space::Params), (2, Space::Grads)] {
+            device.write(space, 0, &words(&numbers(seed, params.words()))).unwrap();
+        }
+        let step = StepParams {
+            learning_rate: 0.5,
+            bias_correction: 1.0,
+            head_bias_correction: 0.5,
+            clip_norm: 1.0,
+            ..StepParams::default()
+        };
+        device.write(Space::Inputs, 0, step.words()).unwrap();
+        device.run(program).unwrap();
+        let mut after = vec![0; params.words()];
+        device.read(Space::Params, 0, &mut after).unwrap();
+        (plan.launches.len(), after)
+    };
+    let (launches, whole) = run(Limits::default());
+    let (more, pieces) = run(Limits {
+        tensor: 1_100_000,
+        ..Limits::default()
+    });
+    assert!(more > launches, "{more} launches, {launches} for the whole");
+    assert!(pieces == whole);
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::pipeline::Pipelines;
 use super::shader::BACKEND;
 use crate::device::DeviceError;
+use crate::plan::{ALIGN, Limits};
 
 /// What an adapter is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +119,7 @@ fn choose(infos: &[&AdapterInfo], choice: Choice) -> Option<usize> {
 #[derive(Clone)]
 pub struct Adapter {
     pub(super) shared: Arc<Shared>,
+    limits: Limits,
 }
 
 /// Numbers of the driver's objects.
@@ -200,7 +202,12 @@ impl Adapter {
                 lost.lock().expect(NOTING).lost = Some(message);
             }
         });
+        let words = |bytes: u64| usize::try_from(bytes / 4).unwrap_or(usize::MAX) / ALIGN * ALIGN;
         Ok(Adapter {
+            limits: Limits {
+                tensor: words(limits.max_storage_buffer_binding_size),
+                buffer: words(limits.max_buffer_size),
+            },
             shared: Arc::new(Shared {
                 info,
                 device,
@@ -218,6 +225,24 @@ impl Adapter {
     #[must_use]
     pub fn info(&self) -> &AdapterInfo {
         &self.shared.info
+    }
+
+    /// What it can hold in one piece.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// The same adapter as one that can hold no more than this in one piece: tests of small adapters.
+    #[must_use]
+    pub fn limited(&self, limits: Limits) -> Adapter {
+        Adapter {
+            shared: Arc::clone(&self.shared),
+            limits: Limits {
+                tensor: self.limits.tensor.min(limits.tensor),
+                buffer: self.limits.buffer.min(limits.buffer) / ALIGN * ALIGN,
+            },
+        }
     }
 
     /// Objects of the driver that exist now; a loop that makes none leaves the numbers alone.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! open    adapter with all its limits; pipelines are compiled once per kernel and variant and kept with it
-//! new     one buffer per Space, one staging buffer
+//! new     one buffer per Space (the arena is several where one cannot be as large), one staging buffer, the ring
 //! load    a bind group and a block of launch constants per launch
 //! submit  one encoder: inputs up, the step's scalars to their uniform block, a compute pass per program, Readback down
 //! ```
@@ -72,14 +72,10 @@ impl WgpuDevice {
     /// [`DeviceError::Limit`], [`DeviceError::OutOfMemory`]; [`DeviceError::Backend`] for measurements that cannot be read.
     pub fn new(adapter: &Adapter, sizes: Sizes, variants: &Variants) -> Result<WgpuDevice, DeviceError> {
         let shared = &adapter.shared;
-        for space in SPACES {
-            let bytes = 4 * sizes.words(space) as u64;
-            shared.limit(
-                &format!("{space:?}"),
-                "bytes in one buffer",
-                bytes,
-                shared.limits.max_buffer_size,
-            )?;
+        let limits = adapter.limits();
+        for space in SPACES.into_iter().filter(|&space| space != Space::Arena) {
+            let (bytes, most) = (4 * sizes.words(space) as u64, 4 * limits.buffer as u64);
+            shared.limit(&format!("{space:?}"), "bytes in one buffer", bytes, most)?;
         }
         let allocate = |label: &str, words: usize, usage: wgpu::BufferUsages| {
             let size = 4 * words.max(ALIGN) as u64;
@@ -95,13 +91,18 @@ impl WgpuDevice {
         use wgpu::BufferUsages as Usage;
         let mut spaces = Vec::with_capacity(SPACES.len());
         for space in SPACES {
-            let usage = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
-            spaces.push(allocate(&format!("{space:?}"), sizes.words(space), usage)?);
+            let (usage, mut segments) = (Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST, Vec::new());
+            for start in (0..sizes.words(space).max(1)).step_by(limits.buffer) {
+                let words = sizes.words(space).saturating_sub(start).min(limits.buffer);
+                segments.push(allocate(&format!("{space:?}"), words, usage)?);
+            }
+            spaces.push(segments);
         }
         let buffers = Buffers {
             spaces: spaces.try_into().expect("one buffer per space"),
             step: allocate("step parameters", StepParams::WORDS, Usage::UNIFORM | Usage::COPY_DST)?,
             empty: allocate("empty tensors", MOST_ARGS * ALIGN, Usage::STORAGE)?,
+            limits,
         };
         Ok(WgpuDevice {
             adapter: adapter.clone(),
@@ -122,7 +123,7 @@ impl WgpuDevice {
     /// The step's scalars to where the shaders read them.
     fn copy_step(&self, encoder: &mut wgpu::CommandEncoder) {
         if self.sizes.inputs >= StepParams::WORDS {
-            let (from, bytes) = (self.buffers.of(Space::Inputs), 4 * StepParams::WORDS as u64);
+            let ((from, _), bytes) = (self.buffers.at(Space::Inputs, 0), 4 * StepParams::WORDS as u64);
             encoder.copy_buffer_to_buffer(from, 0, &self.buffers.step, 0, bytes);
         }
     }
@@ -246,25 +247,26 @@ impl Device for WgpuDevice {
     fn write(&mut self, space: Space, offset: usize, words: &[u32]) -> Result<(), DeviceError> {
         range_check(&self.sizes, space, offset, words.len())?;
         let queue = &self.adapter.shared.queue;
-        for (index, chunk) in words.chunks(STAGING_WORDS).enumerate() {
-            if index > 0 {
-                queue.submit([]); // lets the driver give the last chunk's staging memory back
+        for part in self.buffers.parts(offset, words.len(), STAGING_WORDS) {
+            if part.start > offset {
+                queue.submit([]); // lets the driver give the last part's staging memory back
             }
-            let start = 4 * (offset + index * STAGING_WORDS) as u64;
-            queue.write_buffer(self.buffers.of(space), start, bytemuck::cast_slice(chunk));
+            let (buffer, start) = self.buffers.at(space, part.start);
+            let bytes = bytemuck::cast_slice(&words[part.start - offset..part.end - offset]);
+            queue.write_buffer(buffer, 4 * start as u64, bytes);
         }
         self.adapter.shared.check()
     }
 
     fn read(&mut self, space: Space, offset: usize, words: &mut [u32]) -> Result<(), DeviceError> {
         range_check(&self.sizes, space, offset, words.len())?;
-        for (index, chunk) in words.chunks_mut(STAGING_WORDS).enumerate() {
-            let start = 4 * (offset + index * STAGING_WORDS) as u64;
+        for part in self.buffers.parts(offset, words.len(), STAGING_WORDS) {
+            let (buffer, start) = self.buffers.at(space, part.start);
             let mut encoder = self.encoder();
-            let bytes = 4 * chunk.len() as u64;
-            encoder.copy_buffer_to_buffer(self.buffers.of(space), start, &self.staging, 0, bytes);
+            encoder.copy_buffer_to_buffer(buffer, 4 * start as u64, &self.staging, 0, 4 * part.len() as u64);
             self.adapter.shared.queue.submit([encoder.finish()]);
-            self.read_staging(bytemuck::cast_slice_mut(chunk))?;
+            let out = &mut words[part.start - offset..part.end - offset];
+            self.read_staging(bytemuck::cast_slice_mut(out))?;
         }
         Ok(())
     }
@@ -286,12 +288,12 @@ impl Device for WgpuDevice {
         let mut encoder = self.encoder();
         let slot = self.ring.begin(inputs)?;
         let (up, down) = (slot.upload.clone(), slot.readback.clone());
-        encoder.copy_buffer_to_buffer(&up, 0, self.buffers.of(Space::Inputs), 0, 4 * inputs.len() as u64);
+        encoder.copy_buffer_to_buffer(&up, 0, self.buffers.at(Space::Inputs, 0).0, 0, 4 * inputs.len() as u64);
         self.copy_step(&mut encoder);
         for &program in programs {
             encoder = self.encode(encoder, program);
         }
-        encoder.copy_buffer_to_buffer(self.buffers.of(Space::Readback), 0, &down, 0, down.size());
+        encoder.copy_buffer_to_buffer(self.buffers.at(Space::Readback, 0).0, 0, &down, 0, down.size());
         let submission = self.adapter.shared.queue.submit([encoder.finish()]);
         self.ring.submitted(submission);
         self.adapter.shared.check()

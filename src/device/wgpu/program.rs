@@ -1,11 +1,13 @@
 //! A plan loaded on an adapter: pipelines, bind groups and launch constants, all made once.
 
+use std::ops::Range;
+
 use super::adapter::Shared;
 use super::pipeline::{Pipeline, pipeline, source};
 use super::shader::BACKEND;
 use crate::device::{DeviceError, SPACES};
 use crate::kernel::{Arg, Grid, Sizes, StepParams};
-use crate::plan::{ALIGN, Launch, Plan, Space, Value};
+use crate::plan::{ALIGN, Launch, Limits, Plan, Space, Value};
 
 /// Bytes to which bindings are aligned: no adapter may ask for more.
 const ALIGN_BYTES: u64 = 4 * ALIGN as u64;
@@ -15,29 +17,45 @@ const SUBMIT_FLOPS: u64 = 50_000_000_000;
 
 /// The device's buffers as bindings see them.
 pub(super) struct Buffers {
-    /// One per space, in the order of [`SPACES`].
-    pub spaces: [wgpu::Buffer; SPACES.len()],
+    /// Those of each space, in the order of [`SPACES`]: one, or as many of [`Limits::buffer`] words as the arena takes.
+    pub spaces: [Vec<wgpu::Buffer>; SPACES.len()],
     /// The first words of [`Space::Inputs`] as a uniform block.
     pub step: wgpu::Buffer,
     /// What is bound for tensors without elements, as WebGPU binds at least one: a block of [`ALIGN`] words for each
     /// argument of a launch. No kernel touches it.
     pub empty: wgpu::Buffer,
+    /// What the adapter can hold in one piece.
+    pub limits: Limits,
 }
-
-/// Words to which bindings are widened, for tensors that a shader reads four elements at a time. The next tensor begins at a
-/// multiple of [`ALIGN`], so none is reached.
-const QUAD: usize = 4;
 
 /// Tensors of one kernel at most.
 pub(super) const MOST_ARGS: usize = 16;
 
 impl Buffers {
-    /// The buffer of a space.
-    pub fn of(&self, space: Space) -> &wgpu::Buffer {
+    /// The buffer that holds a word of a space, and the word's number in it.
+    pub fn at(&self, space: Space, word: usize) -> (&wgpu::Buffer, usize) {
         let index = SPACES.iter().position(|&other| other == space);
-        &self.spaces[index.expect("SPACES holds every space")]
+        let segments = &self.spaces[index.expect("SPACES holds every space")];
+        // A range without words may stand behind the last segment.
+        let segment = (word / self.limits.buffer).min(segments.len() - 1);
+        (&segments[segment], word - segment * self.limits.buffer)
+    }
+
+    /// The parts of a range that lie in one buffer each, at most `most` words long.
+    pub fn parts(&self, start: usize, words: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
+        let (end, buffer) = (start + words, self.limits.buffer);
+        let mut next = start;
+        std::iter::from_fn(move || {
+            let begin = next;
+            next = end.min(begin + most).min((begin / buffer + 1).saturating_mul(buffer));
+            (begin < end).then_some(begin..next)
+        })
     }
 }
+
+/// Words to which bindings are widened, for tensors that a shader reads four elements at a time. The next tensor begins at a
+/// multiple of [`ALIGN`], so none is reached.
+const QUAD: usize = 4;
 
 /// See the module.
 pub(super) struct Loaded {
@@ -46,7 +64,7 @@ pub(super) struct Loaded {
     /// Variant of each launch.
     pub variants: Vec<&'static str>,
     /// Launches of each submit.
-    pub submits: Vec<std::ops::Range<usize>>,
+    pub submits: Vec<Range<usize>>,
 }
 
 /// One dispatch for each of the kernel's entry points.
@@ -81,7 +99,7 @@ impl Loaded {
                 &Bound {
                     step: &buffers.step,
                     constants: (&block, offsets[index]),
-                    tensors: &tensors(buffers, plan, launch)?,
+                    tensors: &tensors(shared, buffers, plan, launch)?,
                     empty: &buffers.empty,
                 },
                 (launch.kernel.grid)(&launch.dims, variant),
@@ -143,7 +161,12 @@ pub(super) struct Bound<'a> {
 }
 
 /// The tensors of a plan's launch.
-fn tensors<'a>(buffers: &'a Buffers, plan: &Plan, launch: &Launch) -> Result<Vec<Tensor<'a>>, DeviceError> {
+fn tensors<'a>(
+    shared: &Shared,
+    buffers: &'a Buffers,
+    plan: &Plan,
+    launch: &Launch,
+) -> Result<Vec<Tensor<'a>>, DeviceError> {
     let of_value = |(arg, &value): (&Arg, &Value)| {
         let place = plan.place(value);
         if !place.offset.is_multiple_of(ALIGN) {
@@ -157,9 +180,13 @@ fn tensors<'a>(buffers: &'a Buffers, plan: &Plan, launch: &Launch) -> Result<Vec
                 align: ALIGN,
             });
         }
+        let needed = 4 * place.words as u64;
+        let what = format!("{}: {}, `{}`", launch.scope, launch.kernel.name, arg.name);
+        shared.limit(&what, "bytes in one tensor", needed, 4 * buffers.limits.tensor as u64)?;
+        let (buffer, offset) = buffers.at(place.space, place.offset);
         Ok(Tensor {
-            buffer: buffers.of(place.space),
-            offset: place.offset,
+            buffer,
+            offset,
             words: place.words,
         })
     };
@@ -202,15 +229,12 @@ pub(super) fn bind(
             4 * block.words as u64,
         );
     }
-    let most = shared.limits.max_storage_buffer_binding_size;
     for (slot, (tensor, &binding)) in bound.tensors.iter().zip(&pipeline.interface.args).enumerate() {
         if tensor.words == 0 {
             show(binding, bound.empty, 4 * (slot * ALIGN) as u64, 4);
             continue;
         }
         let bytes = 4 * tensor.words.next_multiple_of(QUAD) as u64;
-        let name = format!("{}, `{}`", what(), kernel.args[slot].name);
-        shared.limit(&name, "bytes in one tensor", bytes, most)?;
         show(binding, tensor.buffer, 4 * tensor.offset as u64, bytes);
     }
     let bindings = shared.watched(&what(), || {
@@ -228,7 +252,7 @@ pub(super) fn bind(
 }
 
 /// Cuts the launches where [`SUBMIT_FLOPS`] would be exceeded.
-fn submits(plan: &Plan) -> Vec<std::ops::Range<usize>> {
+fn submits(plan: &Plan) -> Vec<Range<usize>> {
     let mut submits = Vec::new();
     let (mut start, mut sum) = (0, 0);
     for (index, launch) in plan.launches.iter().enumerate() {

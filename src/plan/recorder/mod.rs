@@ -21,7 +21,7 @@ mod values;
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Launch, ParamTable, PlanError, Port, Space, Value, ValueInfo};
+use super::{Launch, Limits, ParamTable, PlanError, Port, Space, Value, ValueInfo};
 
 pub use gradients::Gradient;
 
@@ -42,6 +42,8 @@ pub struct Recorder<'p> {
     ops: u32,
     /// While a backward is recorded: how many launches there were when its op registered it.
     registered: Option<usize>,
+    /// What the device can hold in one piece.
+    limits: Limits,
     /// The first value of the recomputed region that is being recorded.
     region: Option<Value>,
     /// What stands for the values of the region whose backward is being recorded.
@@ -65,10 +67,16 @@ impl<'p> Recorder<'p> {
             accumulate: false,
             scope: vec![plan.to_string()],
             ops: 0,
+            limits: Limits::default(),
             registered: None,
             region: None,
             copies: HashMap::new(),
         }
+    }
+
+    /// The plan is for a device with these limits.
+    pub fn within(self, limits: Limits) -> Recorder<'p> {
+        Recorder { limits, ..self }
     }
 
     /// Every parameter gradient is added to what earlier plans left: gradient accumulation over micro-batches.

@@ -25,7 +25,7 @@ impl Recorder<'_> {
         }
         let alive: Vec<usize> = (0..lives.len()).filter(|&index| lives[index].is_some()).collect();
         let lifetimes: Vec<Lifetime> = alive.iter().filter_map(|&index| lives[index]).collect();
-        let (offsets, arena_words) = arena::place(&lifetimes);
+        let (offsets, arena_words) = arena::place(&lifetimes, self.limits.buffer);
         let mut starts = vec![0; self.values.len()];
         for (&index, &offset) in alive.iter().zip(&offsets) {
             starts[index] = offset;

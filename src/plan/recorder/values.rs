@@ -66,6 +66,20 @@ impl<'p> Recorder<'p> {
         self.place_at(name, space, range.start, rows, width, DType::F32)
     }
 
+    /// The same in pieces that a device can show to a launch, each a multiple of `unit` words but the last. A unit that is
+    /// larger than the limit is a piece: no device can bind it, which is its to say.
+    pub fn ranges(&mut self, name: &str, space: Space, range: Range<usize>, unit: usize) -> Vec<(Range<usize>, Value)> {
+        let most = (self.limits.tensor / unit).max(1).saturating_mul(unit);
+        let starts = range.clone().step_by(most);
+        let pieces: Vec<Range<usize>> = starts
+            .map(|start| start..start.saturating_add(most).min(range.end))
+            .collect();
+        pieces
+            .into_iter()
+            .map(|piece| (piece.clone(), self.range(name, space, piece)))
+            .collect()
+    }
+
     /// An input of the plan, part of the one upload per step. A name that was declared before is that input.
     pub fn input(&mut self, name: &'static str, rows: Extent, width: u32, dtype: DType) -> Value {
         let words = rows.capacity as usize * width as usize;
