@@ -29,12 +29,18 @@ fn philox4x32_10(counter: vec4<u32>, key: vec2<u32>) -> vec4<u32> {
     return c;
 }
 
-// What dropout multiplies an element with: 0, or keep_scale = 1 / (1 - p). A threshold of 0 drops nothing.
-fn dropout_factor(element: u32, op: u32, threshold: u32, keep_scale: f32) -> f32 {
+// What dropout multiplies elements 4 block .. 4 block + 3 with: 0, or keep_scale = 1 / (1 - p). A threshold of 0 drops
+// nothing.
+fn dropout_factors(block: u32, op: u32, threshold: u32, keep_scale: f32) -> vec4<f32> {
     if threshold == 0u {
-        return 1.0;
+        return vec4<f32>(1.0);
     }
-    let counter = vec4<u32>(element / 4u, op, step_word(STEP), 0u);
+    let counter = vec4<u32>(block, op, step_word(STEP), 0u);
     let words = philox4x32_10(counter, vec2<u32>(step_word(SEED_LOW), step_word(SEED_HIGH)));
-    return select(0.0, keep_scale, words[element % 4u] >= threshold);
+    return select(vec4<f32>(0.0), vec4<f32>(keep_scale), words >= vec4<u32>(threshold));
+}
+
+// The same for one element.
+fn dropout_factor(element: u32, op: u32, threshold: u32, keep_scale: f32) -> f32 {
+    return dropout_factors(element / 4u, op, threshold, keep_scale)[element % 4u];
 }

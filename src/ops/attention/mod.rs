@@ -15,7 +15,7 @@
 mod cpu;
 mod reference;
 
-use crate::kernel::{Arg, Cost, Dims, Grid, Kernel, Sizes, Variant, cover};
+use crate::kernel::{Arg, Cost, Dims, File, Grid, Kernel, Sizes, Source, Variant};
 use crate::ops::dropout::Rate;
 use crate::plan::{PlanError, Recorder, Value};
 
@@ -24,18 +24,28 @@ pub use reference::cases;
 /// All kernels of the room.
 pub static KERNELS: &[&Kernel] = &[&FORWARD, &DELTA, &BACKWARD];
 
-const CONSTANTS: &[&str] = &[
-    "tokens",
-    "tokens.count",
-    "offsets.count",
-    "h",
-    "heads",
-    "head_size",
-    "max_length",
-    "threshold",
-    "keep_scale",
-    "op",
-];
+const WGSL: File = File {
+    name: "shaders/attention.wgsl",
+    text: include_str!("../../../shaders/attention.wgsl"),
+};
+
+/// Columns of a head that a thread owns and rows that stream at a time. 16 columns of two tensors for four rows are 128
+/// registers: the more columns, the less often a score's parts pass through workgroup memory.
+const FORWARD_TILES: &[Variant] = &[Variant {
+    name: "plain",
+    threads: 64,
+    defines: &[("COLUMNS", 16), ("BLOCK", 8)],
+}];
+
+/// The backward keeps up to four tensors in as many registers.
+const BACKWARD_TILES: &[Variant] = &[Variant {
+    name: "plain",
+    threads: 64,
+    defines: &[("COLUMNS", 8), ("BLOCK", 8)],
+}];
+
+/// What the GPU kernels read; `head_size` is compiled in.
+const CONSTANTS: &[&str] = &["h", "heads", "max_length", "threshold", "keep_scale", "op"];
 
 /// FLOPs of `products` products of `[len, len, d]` per sequence and head, and of the softmax or its derivative; bytes of
 /// the tensors, in units of `[tokens, h]` and, for lse and delta, of `[tokens, heads]`.
@@ -50,10 +60,13 @@ fn cost(sizes: &Sizes, products: u64, read: [u64; 2], written: [u64; 2]) -> Cost
     }
 }
 
-/// Blocks of 64 rows of every head of every sequence.
-fn grid(dims: &Dims, _: &Variant) -> Grid {
+/// Blocks of rows of every head of every sequence. Each team of a workgroup has four rows, and enough threads for the
+/// head's columns.
+fn grid(dims: &Dims, variant: &Variant) -> Grid {
+    let team = dims.word("head_size").div_ceil(variant.define("COLUMNS")).max(4);
+    let teams = (variant.threads / team).max(1);
     [
-        dims.word("max_length").div_ceil(64),
+        dims.word("max_length").div_ceil(4 * teams),
         dims.word("heads"),
         dims.size("offsets") as u32 - 1,
     ]
@@ -70,7 +83,11 @@ pub static FORWARD: Kernel = Kernel {
     ],
     constants: CONSTANTS,
     cuda: None,
-    wgsl: None,
+    wgsl: Some(
+        Source::new(WGSL, &["attention_forward"])
+            .with_variants(FORWARD_TILES)
+            .with_compiled(&["head_size"]),
+    ),
     cpu: cpu::forward,
     reserve: Some(cpu::reserve),
     grid,
@@ -86,12 +103,19 @@ pub static DELTA: Kernel = Kernel {
         Arg::input("dout", ["tokens", "h"]),
         Arg::output("delta", ["tokens", "heads"]),
     ],
-    constants: &["tokens", "tokens.count", "tokens.start", "h", "heads", "head_size"],
+    constants: &["tokens", "tokens.count", "tokens.start", "h", "heads"],
     cuda: None,
-    wgsl: None,
+    wgsl: Some(
+        Source::new(WGSL, &["attention_delta"])
+            .with_variants(BACKWARD_TILES)
+            .with_compiled(&["head_size"]),
+    ),
     cpu: cpu::delta,
     reserve: None,
-    grid: |dims, _| cover(dims.size("tokens") * dims.size("heads")),
+    grid: |dims, variant| {
+        let tokens = dims.size("tokens") as u32;
+        [tokens.div_ceil(variant.threads), dims.size("heads") as u32, 1]
+    },
     cost: |sizes| {
         let (elements, rows) = (sizes.get("tokens") * sizes.get("h"), sizes.get("tokens"));
         Cost {
@@ -115,7 +139,11 @@ pub static BACKWARD: Kernel = Kernel {
     ],
     constants: CONSTANTS,
     cuda: None,
-    wgsl: None,
+    wgsl: Some(
+        Source::new(WGSL, &["attention_backward_queries", "attention_backward_keys"])
+            .with_variants(BACKWARD_TILES)
+            .with_compiled(&["head_size"]),
+    ),
     cpu: cpu::backward,
     reserve: Some(cpu::reserve),
     grid,
