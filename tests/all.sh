@@ -112,6 +112,31 @@ assert test["accuracy"] > 0.45, f"accuracy {test['accuracy']:.3f}: hardly better
 print(f"test accuracy {test['accuracy']:.4f}, {report['seconds']:.1f} s")
 PYTHON
 
+step "the same on a WebGPU adapter, a few steps"
+adapter=$("$target/release/tlm" devices --json | python3 -c '
+import json, sys
+adapters = json.load(sys.stdin)["wgpu"]["adapters"]
+print(adapters[0]["index"] if adapters else "")')
+if [ -z "$adapter" ]; then
+    skip "training on a WebGPU adapter: there is none"
+else
+    TLM_CACHE="$out/cache" "$target/release/tlm" run examples/quickstart/quickstart-short.toml --out "$out/wgpu" \
+        --device "wgpu:$adapter" --set stage1.steps=12 --set stage1.warmup=2 \
+        --set stage2.steps=20 --set stage2.warmup=2 --set stage2.eval_every=20
+    python3 - "$out/wgpu" <<'PYTHON'
+import json
+import math
+import pathlib
+import sys
+
+report = json.loads((pathlib.Path(sys.argv[1]) / "report.json").read_text())
+assert report["device"].startswith("wgpu"), report["device"]
+assert report["stage1"]["steps"] == 12 and math.isfinite(report["stage1"]["mlm_loss_last"]), report["stage1"]
+assert report["test"]["examples"] == 1500, report["test"]["examples"]
+print(f"{report['device']}: {report['seconds']:.1f} s")
+PYTHON
+fi
+
 step "done"
 for what in "${skipped[@]:+${skipped[@]}}"; do
     printf 'SKIPPED: %s\n' "$what"

@@ -6,6 +6,9 @@
 //! mean that no kernel depends on what lies outside its tensors.
 
 mod harness;
+mod packed;
+#[path = "wgpu/training.rs"]
+mod training;
 
 use std::io::Write;
 use std::time::{Duration, Instant};
