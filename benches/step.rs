@@ -5,36 +5,23 @@
 //! and reads loss and norm. Interleaved with it, the *floor*: the same products and nothing else, once through crate
 //! `gemm` and once through the crate's own `multiply`. Medians.
 
-#[path = "../tests/packed/mod.rs"]
-mod packed;
+mod preset;
 mod product;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use packed::Packed;
+use preset::{PRESETS, Packed, Training};
 use product::{Shape, fill, span};
 use rayon::prelude::*;
-use tlm::bert::{Capacity, initial_values, parameters, plans};
 use tlm::device::cpu::{CpuDevice, instruction_set};
 use tlm::device::null::NullDevice;
-use tlm::device::{Device, Program, Sizes};
-use tlm::hub::BertConfig;
+use tlm::device::{Device, Program};
 use tlm::kernel::{Cost, Sizes as LiveSizes, StepParams};
-use tlm::ops::adamw;
 use tlm::ops::gemm::cpu::{multiply, multiply_here};
-use tlm::plan::{Limits, Plan, Space};
+use tlm::plan::{Limits, Plan};
 
-/// Name, layers, width, heads.
-const PRESETS: [(&str, usize, usize, usize); 3] = [("tiny", 2, 128, 2), ("mini", 4, 256, 4), ("small", 4, 512, 8)];
 const VOCABULARIES: [usize; 2] = [8_192, 30_522];
-const SEQUENCES: u32 = 32;
-const CAPACITY: Capacity = Capacity {
-    tokens: 4096,
-    sequences: SEQUENCES,
-    masked: 614,
-    max_length: 128,
-};
 
 /// Products that run one after the other with all threads, or, in attention, side by side on one thread each.
 enum Work {
@@ -139,25 +126,16 @@ fn floor(work: &[Work], operands: &mut Operands, library: bool) {
     }
 }
 
-/// One training step, as a trainer makes it.
-fn train(device: &mut dyn Device, batch: &Packed, plan: &Plan, programs: [Program; 2], number: u32) -> f32 {
-    let step = StepParams {
-        step: number,
-        seed: [1, 2],
-        learning_rate: 1e-4,
-        bias_correction: 1.0,
-        clip_norm: 1.0,
-        ..batch.step()
-    };
+/// One training step, as a trainer makes it; the sum of the masked tokens' losses.
+fn train(device: &mut dyn Device, training: &Training, programs: [Program; 2], number: u32) -> f32 {
     let run = |device: &mut dyn Device| {
-        batch.write(device, plan, &step)?;
-        let mut loss = [0];
-        device.run(programs[0])?;
-        device.read(Space::Readback, 0, &mut loss)?;
-        device.run(programs[1])?;
-        let mut norm = [0];
-        device.read(Space::Readback, 0, &mut norm)?;
-        Ok::<f32, tlm::device::DeviceError>(f32::from_bits(loss[0]))
+        training
+            .batch
+            .write(device, &training.external, &training.step(number))?;
+        device.submit(&[], &programs)?;
+        let mut losses = [0];
+        device.collect(&mut losses)?;
+        Ok::<f32, tlm::device::DeviceError>(f32::from_bits(losses[0]))
     };
     run(device).expect("the plans fit the device")
 }
@@ -187,71 +165,31 @@ fn reset_peak_memory() {
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
-fn preset(name: &str, layers: usize, width: usize, heads: usize, vocabulary: usize) {
-    let config = BertConfig {
-        vocab_size: vocabulary,
-        hidden_size: width,
-        num_hidden_layers: layers,
-        num_attention_heads: heads,
-        intermediate_size: 4 * width,
-        max_position_embeddings: 128,
-        labels: (0..6).map(|class| class.to_string()).collect(),
-        max_length: 128,
-        ..BertConfig::default()
-    };
-    let params = parameters(&config);
-    let settings = adamw::Settings {
-        beta1: 0.9,
-        beta2: 0.999,
-        epsilon: 1e-6,
-        weight_decay: 0.01,
-        head: false,
-    };
-    let optimizer = plans::Optimizer {
-        adamw: settings,
-        head: plans::HeadUpdate::Joined,
-    };
-    let external = plans::batch(
-        plans::Kind::External,
-        &config,
-        &params,
-        &CAPACITY,
-        plans::Form::default(),
-    )
-    .expect("sizes are supported");
-    let update = plans::update(&params, &optimizer, Limits::default()).expect("sizes are supported");
-    let sizes = Sizes::of(params.words(), true, &[&external, &update]);
-    // 82 to 128 tokens, mean 105.
-    let lengths: Vec<u32> = (0..SEQUENCES)
-        .map(|index| 82 + index * 46 / 31 + index % 2)
-        .map(|l| l.min(128))
-        .collect();
-    let batch = Packed::random(&lengths, vocabulary as u32, 6, 1);
+fn preset(preset: (&str, usize, usize, usize), vocabulary: usize) {
+    let (name, layers, width, _) = preset;
+    let training = Training::new(preset, vocabulary, Limits::default());
+    let (external, update, batch) = (&training.external, &training.update, &training.batch);
+    let sizes = training.sizes();
     let (step, tokens) = (batch.step(), batch.ids.len());
 
     reset_peak_memory();
     let before = peak_memory();
     let mut device = CpuDevice::new(sizes, 0).expect("threads start");
-    let programs = [&external, &update].map(|plan| device.load(plan).expect("the plan fits"));
-    let mut values = vec![0.0f32; params.words()];
-    initial_values(&config, &params, 1, &mut values, |_| true);
-    device
-        .write(Space::Params, 0, bytemuck::cast_slice(&values))
-        .expect("sized for it");
-    drop(values);
+    let programs = [external, update].map(|plan| device.load(plan).expect("the plan fits"));
+    training.start(&mut device);
     let mut losses = Vec::new();
     for number in 0..2 {
-        losses.push(train(&mut device, &batch, &external, programs, number) / batch.masked_rows.len() as f32);
+        losses.push(train(&mut device, &training, programs, number) / batch.masked_rows.len() as f32);
     }
     let memory = peak_memory().saturating_sub(before);
 
-    let work = products(&external, &batch, &step);
+    let work = products(external, batch, &step);
     let mut operands = Operands::new(&work);
     let rounds = if width >= 512 { 5 } else { 11 };
     let (mut steps, mut library, mut own) = (Vec::new(), Vec::new(), Vec::new());
     floor(&work, &mut operands, true);
     for number in 2..2 + rounds {
-        timed(&mut steps, || train(&mut device, &batch, &external, programs, number));
+        timed(&mut steps, || train(&mut device, &training, programs, number));
         timed(&mut library, || floor(&work, &mut operands, true));
         timed(&mut own, || floor(&work, &mut operands, false));
     }
@@ -292,17 +230,17 @@ fn preset(name: &str, layers: usize, width: usize, heads: usize, vocabulary: usi
         memory as f64 / 1e6
     );
     let mut null = NullDevice::new(sizes);
-    let null_programs = [&external, &update].map(|plan| null.load(plan).expect("the plan fits"));
+    let null_programs = [external, update].map(|plan| null.load(plan).expect("the plan fits"));
     let start = Instant::now();
     for number in 0..1000 {
-        train(&mut null, &batch, &external, null_programs, number);
+        train(&mut null, &training, null_programs, number);
     }
     println!(
         "  host                {:9.3} us per step on null",
         1e3 * start.elapsed().as_secs_f64()
     );
     println!("  loss of a masked token {:.4}, then {:.4}", losses[0], losses[1]);
-    kernels(&mut device, [(&external, programs[0]), (&update, programs[1])], &step);
+    kernels(&mut device, [(external, programs[0]), (update, programs[1])], &step);
 }
 
 /// Time, share and rates of each kernel.
@@ -345,7 +283,7 @@ fn main() {
     for (name, layers, width, heads) in PRESETS {
         for vocabulary in VOCABULARIES {
             if wanted.is_empty() || wanted.contains(&format!("{name}-{vocabulary}")) {
-                preset(name, layers, width, heads, vocabulary);
+                preset((name, layers, width, heads), vocabulary);
             }
         }
     }

@@ -23,7 +23,7 @@ pub struct StepResult {
     pub tokens: u64,
     /// FLOPs of the launched kernels.
     pub executed: u64,
-    /// FLOPs that the mathematics needs: [`needed_flops`].
+    /// FLOPs that the mathematics needs: [`needed_flops`](super::flops::needed_flops).
     pub needed: u64,
 }
 

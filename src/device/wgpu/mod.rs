@@ -128,6 +128,19 @@ impl WgpuDevice {
         }
     }
 
+    /// Loads a plan whose launches dispatch no workgroup. What remains of a step is the host's own time and the driver's:
+    /// `benches/wgpu.rs` measures it.
+    ///
+    /// # Errors
+    /// As [`Device::load`].
+    pub fn load_idle(&mut self, plan: &Plan) -> Result<Program, DeviceError> {
+        let program = self.load(plan)?;
+        for launch in &mut self.programs[program.0].launches {
+            launch.grid = [0; 3];
+        }
+        Ok(program)
+    }
+
     /// The variant that each launch of a program runs.
     #[must_use]
     pub fn variants(&self, program: Program) -> &[&'static str] {
