@@ -25,7 +25,7 @@ struct Means {
 
 // Mean and rstd of a row of s, also written to stats; total: what the thread's elements add up to.
 __device__ __forceinline__ Moments statistics(const float* s, float* stats, u32 width, float epsilon, float total) {
-    const u32 row = blockIdx.x;
+    const u32 row = blockIdx.y * gridDim.x + blockIdx.x;
     const u32 thread = threadIdx.x;
     const float mean = workgroup_sum(thread, total) / static_cast<float>(width);
     float squares = 0.0f;
@@ -58,7 +58,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) layer_norm_forward(
     u32 threshold,
     float keep_scale,
     u32 op) {
-    const u32 row = blockIdx.x;
+    const u32 row = blockIdx.y * gridDim.x + blockIdx.x;
     const u32 thread = threadIdx.x;
     if (row >= live(step_params, rows, rows_count, rows_start)) {
         return;
@@ -94,7 +94,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) layer_norm_residual_forwar
     u32 threshold,
     float keep_scale,
     u32 op) {
-    const u32 row = blockIdx.x;
+    const u32 row = blockIdx.y * gridDim.x + blockIdx.x;
     const u32 thread = threadIdx.x;
     if (row >= live(step_params, rows, rows_count, rows_start)) {
         return;

@@ -525,14 +525,14 @@ fn what_an_adapter_cannot_do_is_refused_before_it_runs_with_the_reason() {
 
     let Some(adapter) = adapter() else { return };
     let huge = Sizes {
-        arena: 1 << 50,
+        params: 1 << 50,
         ..Sizes::default()
     };
     let error = WgpuDevice::new(&adapter, huge, &Variants::First)
         .err()
         .unwrap()
         .to_string();
-    assert!(error.contains("Arena needs 4503599627370496 bytes"), "{error}");
+    assert!(error.contains("Params needs 4503599627370496 bytes"), "{error}");
 
     let params = no_params();
     let load = |kernel: &'static Kernel, rows: u32, start: u32| {

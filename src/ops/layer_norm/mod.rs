@@ -15,7 +15,7 @@
 mod cpu;
 mod reference;
 
-use crate::kernel::{Arg, Cost, Extent, File, Kernel, Sizes, Source};
+use crate::kernel::{Arg, Cost, Dims, Extent, File, Grid, Kernel, Sizes, Source, THREADS, Variant, cover};
 use crate::ops::bias_grad::{self, ROWS};
 use crate::ops::dropout::Rate;
 use crate::plan::{PlanError, Recorder, Value};
@@ -56,6 +56,34 @@ fn cost(sizes: &Sizes, flops: u64, read: u64, written: u64) -> Cost {
     }
 }
 
+/// A team of 32 threads has a row.
+const WGSL_ROWS: &[Variant] = &[Variant {
+    name: "plain",
+    threads: THREADS,
+    defines: &[("ROWS", 8)],
+}];
+
+/// A block has a row.
+const CUDA_ROWS: &[Variant] = &[Variant {
+    name: "plain",
+    threads: THREADS,
+    defines: &[("ROWS", 1)],
+}];
+
+const fn wgsl(entry: &'static [&'static str; 1]) -> Option<Source> {
+    Some(Source::new(WGSL, entry).with_variants(WGSL_ROWS))
+}
+
+const fn cuda(entry: &'static [&'static str; 1]) -> Option<Source> {
+    Some(Source::new(CUDA, entry).with_variants(CUDA_ROWS))
+}
+
+/// A workgroup for as many rows as the variant says; they go on in y where they are more than a grid has in x.
+fn rows(dims: &Dims, variant: &Variant) -> Grid {
+    let groups = dims.size("rows").div_ceil(variant.define("ROWS") as usize);
+    cover(groups * THREADS as usize)
+}
+
 /// `y = dropout(LN(s))`.
 pub static FORWARD: Kernel = Kernel {
     name: "layer_norm.forward",
@@ -67,11 +95,11 @@ pub static FORWARD: Kernel = Kernel {
         Arg::output("stats", ["rows", "two"]),
     ],
     constants: FORWARD_CONSTANTS,
-    cuda: Some(Source::new(CUDA, &["layer_norm_forward"])),
-    wgsl: Some(Source::new(WGSL, &["layer_norm_forward"])),
+    cuda: cuda(&["layer_norm_forward"]),
+    wgsl: wgsl(&["layer_norm_forward"]),
     cpu: cpu::forward,
     reserve: None,
-    grid: |dims, _| [dims.size("rows") as u32, 1, 1],
+    grid: rows,
     cost: |sizes| cost(sizes, 8, 1, 1),
 };
 
@@ -87,11 +115,11 @@ pub static RESIDUAL_FORWARD: Kernel = Kernel {
         Arg::output("stats", ["rows", "two"]),
     ],
     constants: FORWARD_CONSTANTS,
-    cuda: Some(Source::new(CUDA, &["layer_norm_residual_forward"])),
-    wgsl: Some(Source::new(WGSL, &["layer_norm_residual_forward"])),
+    cuda: cuda(&["layer_norm_residual_forward"]),
+    wgsl: wgsl(&["layer_norm_residual_forward"]),
     cpu: cpu::residual_forward,
     reserve: None,
-    grid: |dims, _| [dims.size("rows") as u32, 1, 1],
+    grid: rows,
     cost: |sizes| cost(sizes, 10, 2, 2),
 };
 
@@ -117,8 +145,8 @@ pub static BACKWARD: Kernel = Kernel {
         "op",
         "accumulate_dx",
     ],
-    cuda: Some(Source::new(CUDA, &["layer_norm_backward"])),
-    wgsl: Some(Source::new(WGSL, &["layer_norm_backward"])),
+    cuda: cuda(&["layer_norm_backward"]),
+    wgsl: wgsl(&["layer_norm_backward"]),
     cpu: cpu::backward,
     reserve: None,
     grid: |dims, _| [dims.size("blocks") as u32, 1, 1],
@@ -148,8 +176,8 @@ pub static RESIDUAL_BACKWARD: Kernel = Kernel {
         "op",
         "accumulate_dresidual",
     ],
-    cuda: Some(Source::new(CUDA, &["layer_norm_residual_backward"])),
-    wgsl: Some(Source::new(WGSL, &["layer_norm_residual_backward"])),
+    cuda: cuda(&["layer_norm_residual_backward"]),
+    wgsl: wgsl(&["layer_norm_residual_backward"]),
     cpu: cpu::residual_backward,
     reserve: None,
     grid: |dims, _| [dims.size("blocks") as u32, 1, 1],
