@@ -202,7 +202,9 @@ pub enum DeviceError {
         remedy: &'static str,
     },
     /// No adapter of the kind asked for.
-    #[error("no adapter: asked for {asked}, found:{found}\n(a software adapter is used only when asked for)")]
+    #[error(
+        "no adapter: asked for {asked}, found:{found}\n(an adapter that computes on the processor is used only when asked for by its number: --device wgpu:N)"
+    )]
     NoAdapter {
         /// What was asked for.
         asked: String,

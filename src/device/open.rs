@@ -23,7 +23,7 @@ pub struct Target {
 enum Hardware {
     Cpu,
     Null,
-    Wgpu(Adapter),
+    Wgpu(Adapter, Variants),
 }
 
 /// An opened device and why it was chosen.
@@ -43,7 +43,10 @@ impl Target {
         let asked = "as asked".to_owned();
         let (hardware, why) = match choice {
             DeviceChoice::Auto => match Adapter::open(Choice::Hardware, false) {
-                Ok(adapter) => (Hardware::Wgpu(adapter), "chosen by `auto`: the first GPU".to_owned()),
+                Ok(adapter) => {
+                    let why = "chosen by `auto`: the first GPU";
+                    (Hardware::Wgpu(adapter, variants()?), why.to_owned())
+                }
                 Err(DeviceError::NoAdapter { .. }) => {
                     let why = "chosen by `auto`: no GPU that WebGPU can use";
                     (Hardware::Cpu, why.to_owned())
@@ -57,7 +60,7 @@ impl Target {
             DeviceChoice::Null => (Hardware::Null, asked),
             DeviceChoice::Wgpu(number) => {
                 let choice = number.map_or(Choice::Hardware, Choice::Index);
-                (Hardware::Wgpu(Adapter::open(choice, false)?), asked)
+                (Hardware::Wgpu(Adapter::open(choice, false)?, variants()?), asked)
             }
             DeviceChoice::Cuda(_) => {
                 let what = "this version compiles CUDA kernels but cannot launch them; use --device cpu or wgpu";
@@ -74,7 +77,7 @@ impl Target {
     pub fn limits(&self) -> Limits {
         match &self.hardware {
             Hardware::Cpu | Hardware::Null => Limits::default(),
-            Hardware::Wgpu(adapter) => adapter.limits(),
+            Hardware::Wgpu(adapter, _) => adapter.limits(),
         }
     }
 
@@ -86,7 +89,7 @@ impl Target {
         let device: Box<dyn Device> = match &self.hardware {
             Hardware::Cpu => Box::new(CpuDevice::new(sizes, rayon::current_num_threads())?),
             Hardware::Null => Box::new(NullDevice::new(sizes)),
-            Hardware::Wgpu(adapter) => Box::new(WgpuDevice::new(adapter, sizes, &variants()?)?),
+            Hardware::Wgpu(adapter, variants) => Box::new(WgpuDevice::new(adapter, sizes, variants)?),
         };
         Ok(Opened { device, why: self.why })
     }
