@@ -31,8 +31,12 @@ struct Constants {
 
 // y = word[id] + position[p] + segment[0]
 @compute @workgroup_size(256)
-fn embedding_forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    let token = group.x;
+fn embedding_forward(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) thread: u32,
+) {
+    let token = workgroup_number(group, groups);
     if token >= live(constants.tokens, constants.tokens_count, constants.tokens_start) {
         return;
     }
@@ -46,8 +50,12 @@ fn embedding_forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_inv
 
 // dword[id] += sum of dy over the rows of the id's bucket, in their order
 @compute @workgroup_size(256)
-fn embedding_word_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    let bucket = group.x;
+fn embedding_word_backward(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) thread: u32,
+) {
+    let bucket = workgroup_number(group, groups);
     if bucket >= live(constants.buckets, constants.buckets_count, constants.buckets_start) {
         return;
     }
@@ -65,7 +73,10 @@ fn embedding_word_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(loc
 
 // dposition[p] (+)= sum over the sequences longer than p
 @compute @workgroup_size(256)
-fn embedding_position_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+fn embedding_position_backward(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) thread: u32,
+) {
     let at = group.x;
     let width = constants.width;
     let sequences = min(constants.bounds - 1u, step_word(SEQUENCES));

@@ -22,8 +22,12 @@ fn live_picked() -> u32 {
 
 // y = x[index]
 @compute @workgroup_size(256)
-fn gather_forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    let picked = group.x;
+fn gather_forward(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) thread: u32,
+) {
+    let picked = workgroup_number(group, groups);
     if picked >= live_picked() {
         return;
     }
@@ -35,8 +39,12 @@ fn gather_forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoca
 
 // dx[index] += dy
 @compute @workgroup_size(256)
-fn gather_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    let picked = group.x;
+fn gather_backward(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) thread: u32,
+) {
+    let picked = workgroup_number(group, groups);
     if picked >= live_picked() {
         return;
     }

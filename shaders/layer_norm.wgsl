@@ -191,7 +191,7 @@ fn layer_norm_forward(
     @builtin(local_invocation_index) thread: u32,
 ) {
     let rows = live_rows();
-    let row = (group.y * groups.x + group.x) * ROWS + thread / TEAM;
+    let row = workgroup_number(group, groups) * ROWS + thread / TEAM;
     let width = constants.width;
     var sum = 0.0;
     if row < rows {
@@ -220,7 +220,7 @@ fn layer_norm_residual_forward(
     @builtin(local_invocation_index) thread: u32,
 ) {
     let rows = live_rows();
-    let row = (group.y * groups.x + group.x) * ROWS + thread / TEAM;
+    let row = workgroup_number(group, groups) * ROWS + thread / TEAM;
     let width = constants.width;
     var sum = 0.0;
     if row < rows {

@@ -23,8 +23,12 @@ const LOWEST = -3.4028235e38;
 
 // losses = log sum exp(logits) - logits[label]; with train, logits = weight (softmax(logits) - onehot(label))
 @compute @workgroup_size(256)
-fn masked_cross_entropy_rows(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    let row = group.x;
+fn masked_cross_entropy_rows(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) thread: u32,
+) {
+    let row = workgroup_number(group, groups);
     if row >= live(constants.rows, constants.rows_count, constants.rows_start) {
         return;
     }

@@ -37,7 +37,12 @@ fn live(capacity: u32, count: u32, start: u32) -> u32 {
     return min(rows - min(rows, start), capacity);
 }
 
-// The element of this thread in a launch of one thread an element (kernel::cover): its workgroups of 256 go on in y.
+// The number of a workgroup of a launch whose workgroups go on in y (kernel::workgroups).
+fn workgroup_number(group: vec3<u32>, groups: vec3<u32>) -> u32 {
+    return group.y * groups.x + group.x;
+}
+
+// The element of this thread in a launch of one thread an element (kernel::cover).
 fn covered_element(group: vec3<u32>, groups: vec3<u32>, thread: u32) -> u32 {
-    return (group.y * groups.x + group.x) * 256u + thread;
+    return workgroup_number(group, groups) * 256u + thread;
 }

@@ -14,7 +14,7 @@ mod source;
 mod step;
 
 pub use call::{Call, RawArg};
-pub use source::{CUDA_COMMON, File, Grid, PLAIN, Source, THREADS, Variant, WGSL_COMMON, cover};
+pub use source::{CUDA_COMMON, File, Grid, PLAIN, Source, THREADS, Variant, WGSL_COMMON, cover, workgroups};
 pub use step::StepParams;
 
 /// Type of the elements of a tensor. Every element occupies one 4-byte word.

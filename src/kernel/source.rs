@@ -141,16 +141,20 @@ pub const PLAIN: &[Variant] = &[Variant {
 /// Workgroups (blocks) of a launch in x, y, z.
 pub type Grid = [u32; 3];
 
-/// Workgroups of [`THREADS`] threads that give each of `elements` a thread; a grid has at most 65,535 in each direction,
-/// so they continue in y. Kernels count `(y * workgroups in x + x) * THREADS + thread`.
-pub const fn cover(elements: usize) -> Grid {
+/// At least `count` workgroups; a grid has at most 65,535 in each direction, so they continue in y. Kernels count
+/// `y * workgroups in x + x`, and those beyond their work do nothing.
+pub const fn workgroups(count: usize) -> Grid {
     const MOST: usize = 65_535;
-    let groups = elements.div_ceil(THREADS as usize);
-    let rows = groups.div_ceil(MOST);
+    let rows = count.div_ceil(MOST);
     if rows <= 1 {
-        return [groups as u32, 1, 1];
+        return [count as u32, 1, 1];
     }
-    [groups.div_ceil(rows) as u32, rows as u32, 1]
+    [count.div_ceil(rows) as u32, rows as u32, 1]
+}
+
+/// [`workgroups`] of [`THREADS`] threads that give each of `elements` a thread.
+pub const fn cover(elements: usize) -> Grid {
+    workgroups(elements.div_ceil(THREADS as usize))
 }
 
 #[cfg(test)]

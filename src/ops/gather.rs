@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::fill;
 use crate::device::cpu::vectorised;
-use crate::kernel::{Arg, Call, Cost, Count, File, Kernel, Sizes, Source, StepParams};
+use crate::kernel::{Arg, Call, Cost, Count, File, Kernel, Sizes, Source, StepParams, workgroups};
 use crate::ops::case::{Case, Expected, Given, Real, Reference, Role, Tensor, counted};
 use crate::plan::{PlanError, Recorder, Value};
 
@@ -48,7 +48,7 @@ pub static FORWARD: Kernel = Kernel {
     wgsl: Some(Source::new(WGSL, &["gather_forward"])),
     cpu: forward,
     reserve: None,
-    grid: |dims, _| [dims.size("picked") as u32, 1, 1],
+    grid: |dims, _| workgroups(dims.size("picked")),
     cost: |sizes| cost(sizes, 0, 1),
 };
 
@@ -65,7 +65,7 @@ pub static BACKWARD: Kernel = Kernel {
     wgsl: Some(Source::new(WGSL, &["gather_backward"])),
     cpu: backward,
     reserve: None,
-    grid: |dims, _| [dims.size("picked") as u32, 1, 1],
+    grid: |dims, _| workgroups(dims.size("picked")),
     cost: |sizes| cost(sizes, 1, 2),
 };
 
@@ -161,7 +161,8 @@ fn reference<R: Real>(shape: Shape) -> Reference<R> {
     })
 }
 
-/// Nothing picked, nothing live, every row, the first and the last row, blocks of the CPU plus one, two uses of one tensor.
+/// Nothing picked, nothing live, every row, the first and the last row, blocks of the CPU plus one, more rows than a grid has
+/// workgroups in one direction, two uses of one tensor.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (rows, capacity, picked, picked_capacity, width) in [
@@ -171,14 +172,16 @@ pub fn cases() -> Vec<Case> {
         (9, 12, 9, 9, 5),
         (65, 70, 2, 8, 33),
         (200, 210, 70, 90, 17),
+        (65_700, 65_700, 65_600, 65_600, 1),
     ] {
         for (count, twice) in [(Count::Masked, false), (Count::Sequences, true)] {
             let mut step = StepParams::default();
             let x = counted(Count::Tokens, rows, capacity, &mut step);
             let n = counted(count, picked, picked_capacity, &mut step);
             // Spread over all rows; the first and the last are among them.
-            let last = rows.saturating_sub(1);
-            let spread: Vec<u32> = (0..picked).map(|index| index * last / (picked.max(2) - 1)).collect();
+            let (last, steps) = (u64::from(rows).saturating_sub(1), u64::from(picked).max(2) - 1);
+            let place = |index: u32| (u64::from(index) * last / steps) as u32;
+            let spread: Vec<u32> = (0..picked).map(place).collect();
             let front: Vec<u32> = (0..picked).collect();
             let mut tensors = vec![
                 Tensor::random("x", Role::Input, x, width),

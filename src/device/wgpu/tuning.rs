@@ -12,7 +12,7 @@
 //!     { "variant": "128x64", "microseconds": { "64x64": 51.2, "128x64": 40.9, ... } } } }
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -64,7 +64,9 @@ pub(super) struct Tuning {
     variants: Variants,
     /// By adapter.
     table: BTreeMap<String, Measurements>,
-    measured: usize,
+    /// Launches measured for this device.
+    measured: BTreeSet<String>,
+    /// Launches whose variant was known before.
     known: usize,
     unsaved: Option<String>,
 }
@@ -108,7 +110,7 @@ impl Tuning {
         Ok(Tuning {
             variants: variants.clone(),
             table,
-            measured: 0,
+            measured: BTreeSet::new(),
             known: 0,
             unsaved: None,
         })
@@ -119,7 +121,7 @@ impl Tuning {
     /// # Errors
     /// [`DeviceError::Backend`] for a pinned variant that a kernel does not have; failures of the measurement.
     pub fn choose(&mut self, shared: &Shared, plan: &Plan) -> Result<Vec<usize>, DeviceError> {
-        let before = self.measured;
+        let before = self.measured.len();
         let mut chosen = Vec::with_capacity(plan.launches.len());
         for launch in &plan.launches {
             let source = source(launch.kernel)?;
@@ -133,7 +135,7 @@ impl Tuning {
                 },
             });
         }
-        if self.measured > before {
+        if self.measured.len() > before {
             self.keep();
         }
         Ok(chosen)
@@ -147,7 +149,7 @@ impl Tuning {
         let place = file
             .as_ref()
             .map_or("nowhere".to_owned(), |file| file.display().to_string());
-        let mut remark = match (self.measured, self.known) {
+        let mut remark = match (self.measured.len(), self.known) {
             (0, 0) => return None,
             (0, known) => format!("kernel variants: {known} launches as measured before ({place})"),
             (measured, known) => {
@@ -172,12 +174,12 @@ impl Tuning {
         let of_adapter = self.table.entry(adapter).or_default();
         let position = |name: &str| source.variants.iter().position(|variant| variant.name == name);
         if let Some(index) = of_adapter.get(&key).and_then(|entry| position(&entry.variant)) {
-            self.known += 1;
+            self.known += usize::from(!self.measured.contains(&key));
             return Ok(index);
         }
         let (index, entry) = measure(shared, plan, launch, source)?;
-        of_adapter.insert(key, entry);
-        self.measured += 1;
+        of_adapter.insert(key.clone(), entry);
+        self.measured.insert(key);
         Ok(index)
     }
 

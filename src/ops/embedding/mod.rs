@@ -14,7 +14,7 @@
 mod cpu;
 mod reference;
 
-use crate::kernel::{Arg, Cost, File, Kernel, Source};
+use crate::kernel::{Arg, Cost, File, Kernel, Source, workgroups};
 use crate::ops::{bias_grad, fill};
 use crate::plan::{PlanError, Recorder, Value};
 
@@ -41,7 +41,7 @@ pub static FORWARD: Kernel = Kernel {
     wgsl: Some(Source::new(WGSL, &["embedding_forward"])),
     cpu: cpu::forward,
     reserve: None,
-    grid: |dims, _| [dims.size("tokens") as u32, 1, 1],
+    grid: |dims, _| workgroups(dims.size("tokens")),
     cost: |sizes| {
         let (tokens, width) = (sizes.get("tokens"), sizes.get("width"));
         Cost {
@@ -67,7 +67,7 @@ pub static WORD_BACKWARD: Kernel = Kernel {
     wgsl: Some(Source::new(WGSL, &["embedding_word_backward"])),
     cpu: cpu::word_backward,
     reserve: None,
-    grid: |dims, _| [dims.size("buckets") as u32, 1, 1],
+    grid: |dims, _| workgroups(dims.size("buckets")),
     cost: |sizes| {
         let (tokens, buckets, width) = (sizes.get("tokens"), sizes.get("buckets"), sizes.get("width"));
         Cost {

@@ -15,7 +15,7 @@
 mod cpu;
 mod reference;
 
-use crate::kernel::{Arg, Cost, Dims, Extent, File, Grid, Kernel, Sizes, Source, THREADS, Variant, cover};
+use crate::kernel::{Arg, Cost, Dims, Extent, File, Grid, Kernel, Sizes, Source, THREADS, Variant, workgroups};
 use crate::ops::bias_grad::{self, ROWS};
 use crate::ops::dropout::Rate;
 use crate::plan::{PlanError, Recorder, Value};
@@ -78,10 +78,9 @@ const fn cuda(entry: &'static [&'static str; 1]) -> Option<Source> {
     Some(Source::new(CUDA, entry).with_variants(CUDA_ROWS))
 }
 
-/// A workgroup for as many rows as the variant says; they go on in y where they are more than a grid has in x.
+/// A workgroup for as many rows as the variant says.
 fn rows(dims: &Dims, variant: &Variant) -> Grid {
-    let groups = dims.size("rows").div_ceil(variant.define("ROWS") as usize);
-    cover(groups * THREADS as usize)
+    workgroups(dims.size("rows").div_ceil(variant.define("ROWS") as usize))
 }
 
 /// `y = dropout(LN(s))`.

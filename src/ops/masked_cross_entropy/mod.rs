@@ -14,7 +14,7 @@
 mod cpu;
 mod reference;
 
-use crate::kernel::{Arg, Cost, File, Kernel, Source};
+use crate::kernel::{Arg, Cost, File, Kernel, Source, workgroups};
 use crate::ops::{bias_grad, gemm};
 use crate::plan::{ALIGN, PlanError, Recorder, Value};
 
@@ -40,7 +40,7 @@ pub static ROWS: Kernel = Kernel {
     wgsl: Some(Source::new(WGSL, &["masked_cross_entropy_rows"])),
     cpu: cpu::rows,
     reserve: None,
-    grid: |dims, _| [dims.size("rows") as u32, 1, 1],
+    grid: |dims, _| workgroups(dims.size("rows")),
     cost: |sizes| {
         let (rows, train) = (sizes.get("rows"), sizes.word("train"));
         let elements = rows * sizes.get("classes");
