@@ -146,6 +146,14 @@ fn dy_turned(row: u32, column: u32) -> mat4x4<f32> {
     return transpose(block);
 }
 
+// Four depths of four rows of a's step.
+fn fill_a(depth: u32, row_quad: u32, turned: mat4x4<f32>) {
+    a_tile[depth * ROW_QUADS + row_quad] = turned[0];
+    a_tile[(depth + 1u) * ROW_QUADS + row_quad] = turned[1];
+    a_tile[(depth + 2u) * ROW_QUADS + row_quad] = turned[2];
+    a_tile[(depth + 3u) * ROW_QUADS + row_quad] = turned[3];
+}
+
 // c += one step of the product.
 fn multiply(c: ptr<function, Part>, thread: u32) {
     workgroupBarrier();
@@ -176,11 +184,7 @@ fn x_times_w(c: ptr<function, Part>, row: u32, column: u32, thread: u32) {
         for (var block = thread; block < DEPTH / 4u * ROW_QUADS; block += THREADS) {
             let across = 4u * (block % (DEPTH / 4u));
             let high = block / (DEPTH / 4u);
-            let turned = x_turned(row + 4u * high, depth + across);
-            a_tile[across * ROW_QUADS + high] = turned[0];
-            a_tile[(across + 1u) * ROW_QUADS + high] = turned[1];
-            a_tile[(across + 2u) * ROW_QUADS + high] = turned[2];
-            a_tile[(across + 3u) * ROW_QUADS + high] = turned[3];
+            fill_a(across, high, x_turned(row + 4u * high, depth + across));
         }
         for (var block = thread; block < DEPTH / 4u * COLUMN_QUADS; block += THREADS) {
             let across = 4u * (block % (DEPTH / 4u));
@@ -201,11 +205,7 @@ fn dy_times_w(c: ptr<function, Part>, row: u32, column: u32, thread: u32) {
         for (var block = thread; block < DEPTH / 4u * ROW_QUADS; block += THREADS) {
             let across = 4u * (block % (DEPTH / 4u));
             let high = block / (DEPTH / 4u);
-            let turned = dy_turned(row + 4u * high, depth + across);
-            a_tile[across * ROW_QUADS + high] = turned[0];
-            a_tile[(across + 1u) * ROW_QUADS + high] = turned[1];
-            a_tile[(across + 2u) * ROW_QUADS + high] = turned[2];
-            a_tile[(across + 3u) * ROW_QUADS + high] = turned[3];
+            fill_a(across, high, dy_turned(row + 4u * high, depth + across));
         }
         for (var quad = thread; quad < DEPTH * COLUMN_QUADS; quad += THREADS) {
             b_tile[quad] = w_quad(depth + quad / COLUMN_QUADS, column + 4u * (quad % COLUMN_QUADS));

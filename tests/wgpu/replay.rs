@@ -1,6 +1,7 @@
 //! Replays of one loaded plan: scalars of each step, submissions on their way, times of launches.
 
 use super::*;
+use tlm::device::Program;
 
 /// LayerNorm with dropout of an input of up to 65 tokens.
 fn dropped(r: &mut Recorder) {
@@ -29,18 +30,23 @@ fn norm_params() -> ParamTable {
     ParamTable::new(vec![vector("gamma"), vector("beta")])
 }
 
+/// The plan of [`dropped`], loaded, with all parameters 1.5.
+fn loaded(adapter: &Adapter) -> (Plan, Box<dyn Device>, Program) {
+    let params = norm_params();
+    let mut r = Recorder::new("dropped", &params);
+    dropped(&mut r);
+    let plan = r.finish();
+    let mut device = device(adapter, Sizes::of(params.words(), false, &[&plan]));
+    let program = device.load(&plan).unwrap();
+    let values = vec![1.5f32.to_bits(); params.words()];
+    device.write(Space::Params, 0, &values).unwrap();
+    (plan, device, program)
+}
+
 #[test]
 fn each_replay_reads_its_own_steps_scalars_and_drops_the_elements_that_the_definition_drops() {
     let Some(adapter) = adapter() else { return };
-    let params = norm_params();
-    let mut r = Recorder::new("dropout", &params);
-    dropped(&mut r);
-    let plan = r.finish();
-    let mut device = device(&adapter, Sizes::of(params.words(), false, &[&plan]));
-    let program = device.load(&plan).unwrap();
-    device
-        .write(Space::Params, 0, &vec![1.5f32.to_bits(); params.words()])
-        .unwrap();
+    let (plan, mut device, program) = loaded(&adapter);
     let port = plan.input("x").unwrap();
     let x: Vec<f32> = (0..port.words).map(|index| (index as f32).sin()).collect();
     device.write(Space::Inputs, port.offset, &bits(&x)).unwrap();
@@ -70,15 +76,7 @@ fn each_replay_reads_its_own_steps_scalars_and_drops_the_elements_that_the_defin
 #[test]
 fn submissions_come_back_in_order_and_make_no_object() {
     let Some(adapter) = adapter() else { return };
-    let params = norm_params();
-    let mut r = Recorder::new("ring", &params);
-    dropped(&mut r);
-    let plan = r.finish();
-    let mut device = device(&adapter, Sizes::of(params.words(), false, &[&plan]));
-    let program = device.load(&plan).unwrap();
-    device
-        .write(Space::Params, 0, &vec![1.5f32.to_bits(); params.words()])
-        .unwrap();
+    let (plan, mut device, program) = loaded(&adapter);
     let port = plan.input("x").unwrap();
     let inputs = |number: u32| {
         let step = StepParams {
@@ -124,19 +122,11 @@ fn submissions_come_back_in_order_and_make_no_object() {
 #[test]
 fn timing_each_launch_changes_no_bit() {
     let Some(adapter) = adapter() else { return };
-    let params = norm_params();
-    let mut r = Recorder::new("timed", &params);
-    dropped(&mut r);
-    let plan = r.finish();
-    let mut device = device(&adapter, Sizes::of(params.words(), false, &[&plan]));
-    let program = device.load(&plan).unwrap();
+    let (plan, mut device, program) = loaded(&adapter);
     let step = StepParams {
         tokens: 65,
         ..StepParams::default()
     };
-    device
-        .write(Space::Params, 0, &vec![1.5f32.to_bits(); params.words()])
-        .unwrap();
     device.write(Space::Inputs, 0, step.words()).unwrap();
     let x: Vec<f32> = (0..65 * 130).map(|index| (index as f32).cos()).collect();
     device

@@ -9,8 +9,8 @@
 //!
 //! # Bindings
 //!
-//! Each argument of a launch is a binding of its own, the tensor's range of its Space's buffer, to whole quads of words. This is what
-//! WebGPU's rules and the plan's promises allow together:
+//! Each argument of a launch is a binding of its own, the tensor's range of its Space's buffer, to whole quads of words.
+//! This is what WebGPU's rules and the plan's promises allow together:
 //!
 //! * Bindings begin at multiples of [`ALIGN`] words, which is 256 bytes: the largest `minStorageBufferOffsetAlignment`
 //!   that WebGPU permits an adapter. No offset has to be passed to a shader, and no range is widened to make it fit.

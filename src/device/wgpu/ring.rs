@@ -18,7 +18,7 @@ pub(super) const SLOTS: usize = 3;
 
 /// See the module.
 pub(super) struct Ring {
-    slots: [Slot; SLOTS],
+    slots: Vec<Slot>,
     /// The oldest submission that was not collected.
     first: usize,
     /// Submissions that were not collected.
@@ -55,9 +55,7 @@ impl Ring {
             });
         }
         Ok(Ring {
-            slots: slots
-                .try_into()
-                .unwrap_or_else(|_| unreachable!("as many as there are slots")),
+            slots,
             first: 0,
             waiting: 0,
         })

@@ -29,6 +29,8 @@ use crate::plan::{ALIGN, Launch, Plan};
 
 /// What a measurement of one variant is to take; a variant that needs longer runs once.
 const LONG_ENOUGH: Duration = Duration::from_millis(4);
+/// Tells one text of a shader from another.
+static CHECKSUM: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
 /// Most dispatches of one measurement.
 const MOST_DISPATCHES: u32 = 64;
 
@@ -238,7 +240,7 @@ fn pinned(
 /// The launch's kernel, sizes and text: an entry made with another text is not found.
 fn key(launch: &Launch, source: &Source) -> String {
     let sizes: Vec<String> = launch.dims.extents().iter().map(size).collect();
-    let text = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC).checksum(source.file.text.as_bytes());
+    let text = CHECKSUM.checksum(source.file.text.as_bytes());
     format!("{} {} #{text:08x}", launch.kernel.name, sizes.join(" "))
 }
 
