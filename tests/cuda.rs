@@ -9,7 +9,7 @@ use std::io::Write;
 use std::sync::OnceLock;
 
 use tlm::device::cuda::{Compiled, Nvrtc};
-use tlm::kernel::{Access, DType, Dims, File, Kernel, Source};
+use tlm::kernel::{Access, Dims, Element, File, Kernel, Precision, Source};
 use tlm::ops::REGISTRY;
 
 /// Turing, Ampere, Ada, Hopper, Blackwell.
@@ -51,7 +51,12 @@ fn compile_all(nvrtc: &Nvrtc, architecture: u32) -> BTreeMap<String, Compiled> {
         for variant in source.variants {
             let key = format!("{} {variant:?}", source.file.name);
             compiled.entry(key).or_insert_with(|| {
-                let result = nvrtc.compile(source, &source.defines(variant, &Dims::default()), architecture);
+                let result = nvrtc.compile(
+                    source,
+                    &source.defines(variant, &Dims::default()),
+                    Precision::F32,
+                    architecture,
+                );
                 result.unwrap_or_else(|error| panic!("sm_{architecture}: {error}"))
             });
         }
@@ -65,9 +70,10 @@ type Parameter = (String, String);
 /// What the kernel's table says the parameters are.
 fn expected(kernel: &Kernel) -> Vec<Parameter> {
     let pointer = |arg: &tlm::kernel::Arg| {
-        let element = match arg.dtype {
-            DType::F32 => "float",
-            DType::U32 => "u32",
+        let element = match arg.element {
+            Element::F32 => "float",
+            Element::U32 => "u32",
+            Element::Stored => "float",
         };
         let constant = if arg.access == Access::In { "const " } else { "" };
         (format!("{constant}{element}*"), arg.name.to_string())
@@ -202,7 +208,10 @@ fn a_mistake_is_reported_with_file_and_line() {
     };
     let source = Source::new(file, &["f"]);
     let defines = source.defines(&source.variants[0], &Dims::default());
-    let error = nvrtc.compile(&source, &defines, 80).unwrap_err().to_string();
+    let error = nvrtc
+        .compile(&source, &defines, Precision::F32, 80)
+        .unwrap_err()
+        .to_string();
     assert!(
         error.contains("kernels/broken.cu(3)") && error.contains("missing"),
         "{error}"

@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use tlm::kernel::{Access, Arg, DType, Kernel};
+use tlm::kernel::{Access, Arg, Element, Kernel};
 use tlm::ops::REGISTRY;
 
 const HEAD: &str = "\
@@ -14,14 +14,19 @@ const HEAD: &str = "\
 Made from the registry (`src/ops/mod.rs`) by `TLM_BLESS=1 cargo test --release --test docs`; a test compares.
 
 An argument is `name[rows, width]`; the sizes are symbols that a launch binds. `->` divides what a kernel reads from what
-it writes; `+` marks what it also reads or can add to; `u32` marks integers, everything else is f32. Every kernel runs on the CPU.
+it writes; `+` marks what it also reads or can add to; `u32` marks integers, `f32` what is f32 in plans of
+every precision; everything else is stored as the plan says (f32, f16, bf16). Every kernel runs on the CPU, in f32.
 
 ";
 
 fn argument(arg: &Arg) -> String {
     let [rows, width] = arg.shape;
     let add = if arg.access == Access::InOut { "+" } else { "" };
-    let dtype = if arg.dtype == DType::U32 { " u32" } else { "" };
+    let dtype = match arg.element {
+        Element::U32 => " u32",
+        Element::F32 => " f32",
+        Element::Stored => "",
+    };
     format!("{add}{}[{rows}, {width}]{dtype}", arg.name)
 }
 

@@ -266,10 +266,10 @@ fn a_gradient_through_a_view_is_refused() {
 #[test]
 fn parameters_used_alone_and_joined_are_refused() {
     let params = ParamTable::new(vec![
-        spec("key.weight", 16, 4),
-        spec("value.weight", 16, 4),
-        spec("joined.bias", 1, 32),
-        spec("value.bias", 1, 16),
+        spec("key.weight", 32, 4),
+        spec("value.weight", 32, 4),
+        spec("joined.bias", 1, 64),
+        spec("value.bias", 1, 32),
     ]);
     let mut r = Recorder::new("joint", &params);
     let x = r.input("x", TOKENS, 4, DType::F32);
@@ -278,7 +278,7 @@ fn parameters_used_alone_and_joined_are_refused() {
         bias: r.param("joined.bias").unwrap(),
     };
     let value = Layer::named(&mut r, "value").unwrap();
-    for (layer, name, width) in [(joined, "first", 32), (value, "second", 16)] {
+    for (layer, name, width) in [(joined, "first", 64), (value, "second", 32)] {
         let y = linear(&mut r, x, layer).unwrap();
         let upstream = r.input(name, TOKENS, width, DType::F32);
         r.seed_gradient(y, upstream);

@@ -23,6 +23,8 @@ pub use survey::{AdapterSurvey, CpuSurvey, CudaSurvey, KernelSupport, Survey, Wg
 pub struct Sizes {
     /// Parameters; gradients and moments have the same size.
     pub params: usize,
+    /// Copies of the parameters in another precision.
+    pub shadow: usize,
     /// Whether gradients and moments are needed.
     pub training: bool,
     /// The largest arena of the plans.
@@ -39,6 +41,7 @@ impl Sizes {
         let most = |words: fn(&Plan) -> usize| plans.iter().map(|plan| words(plan)).max().unwrap_or(0);
         Sizes {
             params,
+            shadow: plans.iter().map(|plan| plan.shadow_words(params)).max().unwrap_or(0),
             training,
             arena: most(|plan| plan.arena_words),
             inputs: most(Plan::input_words),
@@ -50,6 +53,7 @@ impl Sizes {
     pub fn words(&self, space: Space) -> usize {
         match space {
             Space::Params => self.params,
+            Space::Shadow => self.shadow,
             Space::Grads | Space::Moment1 | Space::Moment2 => usize::from(self.training) * self.params,
             Space::Arena => self.arena,
             Space::Inputs => self.inputs,
@@ -64,8 +68,9 @@ impl Sizes {
 }
 
 /// All buffers.
-pub const SPACES: [Space; 7] = [
+pub const SPACES: [Space; 8] = [
     Space::Params,
+    Space::Shadow,
     Space::Grads,
     Space::Moment1,
     Space::Moment2,
@@ -156,6 +161,18 @@ pub enum DeviceError {
         needed: usize,
         /// Words there are.
         available: usize,
+    },
+    /// A plan that stores elements in a form that the device does not compute with.
+    #[error("plan `{plan}` stores {precision}; {device} has {available}")]
+    Precision {
+        /// Plan.
+        plan: String,
+        /// What it stores.
+        precision: &'static str,
+        /// Device.
+        device: String,
+        /// What the device computes with.
+        available: &'static str,
     },
     /// A launch writes memory that another argument of the same launch shows.
     #[error("{scope}: {kernel} writes `{written}`, which overlaps its argument `{other}`")]

@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 
-use super::{Access, DType, Dims, Extent, Kernel, StepParams};
+use super::{Access, Dims, Element, Extent, Kernel, StepParams};
 
 /// A resolved argument: `words` 4-byte words at `start`.
 #[derive(Clone, Copy, Debug)]
@@ -76,7 +76,7 @@ impl<'a> Call<'a> {
     /// # Panics
     /// If the argument table says otherwise: a mistake in the kernel function.
     pub fn f32(&self, index: usize) -> &'a [f32] {
-        bytemuck::cast_slice(self.shared(index, DType::F32))
+        bytemuck::cast_slice(self.shared(index, false))
     }
 
     /// Argument `index` as integers, read only, at capacity.
@@ -84,7 +84,7 @@ impl<'a> Call<'a> {
     /// # Panics
     /// As [`Call::f32`].
     pub fn u32(&self, index: usize) -> &'a [u32] {
-        self.shared(index, DType::U32)
+        self.shared(index, true)
     }
 
     /// Argument `index` for writing, at capacity; each argument can be taken once.
@@ -94,7 +94,7 @@ impl<'a> Call<'a> {
     pub fn f32_mut(&self, index: usize) -> &'a mut [f32] {
         let arg = &self.kernel.args[index];
         assert!(
-            arg.access != Access::In && arg.dtype == DType::F32,
+            arg.access != Access::In && arg.element != Element::U32,
             "{} is not a written f32 argument",
             arg.name
         );
@@ -107,11 +107,11 @@ impl<'a> Call<'a> {
         unsafe { std::slice::from_raw_parts_mut(raw.start.cast::<f32>(), raw.words) }
     }
 
-    fn shared(&self, index: usize, dtype: DType) -> &'a [u32] {
+    fn shared(&self, index: usize, integers: bool) -> &'a [u32] {
         let arg = &self.kernel.args[index];
         assert!(
-            arg.access == Access::In && arg.dtype == dtype,
-            "{} is not a read-only {dtype:?}",
+            arg.access == Access::In && (arg.element == Element::U32) == integers,
+            "{} is not read only, or not of this type",
             arg.name
         );
         let raw = self.args[index];

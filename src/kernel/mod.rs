@@ -10,21 +10,14 @@
 //! count that [`StepParams`] carries and that the kernel reads on the device.
 
 mod call;
+mod element;
 mod source;
 mod step;
 
 pub use call::{Call, RawArg};
+pub use element::{DType, Element, Precision};
 pub use source::{CUDA_COMMON, File, Grid, PLAIN, Source, THREADS, Variant, WGSL_COMMON, cover, workgroups};
 pub use step::StepParams;
-
-/// Type of the elements of a tensor. Every element occupies one 4-byte word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DType {
-    /// IEEE binary32.
-    F32,
-    /// Unsigned integer: ids, offsets, row numbers.
-    U32,
-}
 
 /// How a kernel touches an argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,18 +38,18 @@ pub struct Arg {
     /// How it is touched.
     pub access: Access,
     /// Element type.
-    pub dtype: DType,
+    pub element: Element,
     /// Symbols of rows and width; `"1"` is the number one, `"*"` is not checked.
     pub shape: [&'static str; 2],
 }
 
 impl Arg {
-    /// A read-only f32 tensor.
+    /// A read-only tensor of the plan's precision.
     pub const fn input(name: &'static str, shape: [&'static str; 2]) -> Arg {
         Arg {
             name,
             access: Access::In,
-            dtype: DType::F32,
+            element: Element::Stored,
             shape,
         }
     }
@@ -64,30 +57,33 @@ impl Arg {
     /// A read-only u32 tensor.
     pub const fn index(name: &'static str, shape: [&'static str; 2]) -> Arg {
         Arg {
-            name,
-            access: Access::In,
-            dtype: DType::U32,
-            shape,
+            element: Element::U32,
+            ..Arg::input(name, shape)
         }
     }
 
-    /// An f32 tensor that is written whole.
+    /// A tensor of the plan's precision that is written whole.
     pub const fn output(name: &'static str, shape: [&'static str; 2]) -> Arg {
         Arg {
-            name,
             access: Access::Out,
-            dtype: DType::F32,
-            shape,
+            ..Arg::input(name, shape)
         }
     }
 
-    /// An f32 tensor that is read and written. With a constant `accumulate_<name>` of 0 it is only written.
+    /// A tensor of the plan's precision that is read and written. With a constant `accumulate_<name>` of 0 it is only
+    /// written.
     pub const fn inout(name: &'static str, shape: [&'static str; 2]) -> Arg {
         Arg {
-            name,
             access: Access::InOut,
-            dtype: DType::F32,
-            shape,
+            ..Arg::input(name, shape)
+        }
+    }
+
+    /// The same as f32 in plans of every precision: parameters and their gradients, statistics, losses.
+    pub const fn f32(self) -> Arg {
+        Arg {
+            element: Element::F32,
+            ..self
         }
     }
 }
@@ -161,6 +157,7 @@ impl std::fmt::Display for Extent {
 pub struct Dims {
     extents: Vec<(&'static str, Extent)>,
     constants: Vec<(&'static str, u32)>,
+    precision: Precision,
 }
 
 impl Dims {
@@ -172,6 +169,16 @@ impl Dims {
     /// Adds a launch constant.
     pub fn constant(&mut self, name: &'static str, word: u32) {
         self.constants.push((name, word));
+    }
+
+    /// Says how the launch's [`Element::Stored`] tensors are stored.
+    pub fn store_as(&mut self, precision: Precision) {
+        self.precision = precision;
+    }
+
+    /// How the launch's [`Element::Stored`] tensors are stored.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// The extent of a symbol, if bound.
@@ -271,6 +278,11 @@ impl<'a> Sizes<'a> {
         let extent = self.dims.extent(symbol);
         self.step
             .map_or(u64::from(extent.capacity), |step| extent.live(step) as u64)
+    }
+
+    /// Bytes of a stored element.
+    pub fn stored_bytes(&self) -> u64 {
+        self.dims.precision.dtype().bytes() as u64
     }
 
     /// A launch constant.

@@ -6,7 +6,7 @@
 //! Every WGSL module is the files of `shaders/common/` followed by the op's file: WGSL has no include. Every CUDA program
 //! can `#include` the files of `kernels/common/`, which are compiled into the crate like the ops' own.
 
-use super::Dims;
+use super::{Dims, Kernel, Precision};
 
 /// A text with its name.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +70,12 @@ pub struct Source {
     /// Launch constants whose values are compiled in, because they size arrays or unroll loops: `head_size` is `HEAD_SIZE`
     /// in the file.
     pub compiled: &'static [&'static str],
+    /// What runs in its place where elements are stored in two bytes, if that is another program: products on matrix units.
+    pub half: Option<&'static Source>,
+    /// Workgroups, where this source cuts the work in another way than [`Kernel::grid`] says.
+    pub grid: Option<fn(&Dims, &Variant) -> Grid>,
+    /// Bytes of shared memory that a launch asks for beyond what the file declares (CUDA).
+    pub shared: Option<fn(&Dims, &Variant) -> u32>,
 }
 
 /// One way to run a kernel on a backend. All variants of a kernel give the same bits: they differ in which thread computes
@@ -82,6 +88,8 @@ pub struct Variant {
     pub threads: u32,
     /// Tile sizes and the like: `const` (WGSL) or `#define` (CUDA) before the file.
     pub defines: &'static [(&'static str, u32)],
+    /// Whether it exchanges values inside subgroups, which not every WebGPU adapter can.
+    pub subgroups: bool,
 }
 
 /// Threads of a workgroup unless a kernel says otherwise: what every WebGPU adapter allows.
@@ -95,6 +103,9 @@ impl Source {
             entries,
             variants: PLAIN,
             compiled: &[],
+            half: None,
+            grid: None,
+            shared: None,
         }
     }
 
@@ -106,6 +117,43 @@ impl Source {
     /// The same with these launch constants compiled in.
     pub const fn with_compiled(self, compiled: &'static [&'static str]) -> Source {
         Source { compiled, ..self }
+    }
+
+    /// The same with another program for elements of two bytes.
+    pub const fn with_half(self, half: &'static Source) -> Source {
+        Source {
+            half: Some(half),
+            ..self
+        }
+    }
+
+    /// The same with a grid of its own.
+    pub const fn with_grid(self, grid: fn(&Dims, &Variant) -> Grid) -> Source {
+        Source {
+            grid: Some(grid),
+            ..self
+        }
+    }
+
+    /// The same with shared memory that the launch asks for.
+    pub const fn with_shared(self, shared: fn(&Dims, &Variant) -> u32) -> Source {
+        Source {
+            shared: Some(shared),
+            ..self
+        }
+    }
+
+    /// What runs where elements are stored like this.
+    pub fn storing(&self, precision: Precision) -> &Source {
+        match (self.half, precision) {
+            (Some(half), Precision::F16 | Precision::Bf16) => half,
+            _ => self,
+        }
+    }
+
+    /// Workgroups of a launch.
+    pub fn workgroups(&self, kernel: &Kernel, dims: &Dims, variant: &Variant) -> Grid {
+        self.grid.unwrap_or(kernel.grid)(dims, variant)
     }
 
     /// Everything that is defined before the file for a variant at a launch's sizes.
@@ -121,6 +169,16 @@ impl Source {
 }
 
 impl Variant {
+    /// A variant that needs nothing special.
+    pub const fn new(name: &'static str, threads: u32, defines: &'static [(&'static str, u32)]) -> Variant {
+        Variant {
+            name,
+            threads,
+            defines,
+            subgroups: false,
+        }
+    }
+
     /// A value of this variant's defines.
     ///
     /// # Panics
@@ -132,11 +190,7 @@ impl Variant {
 }
 
 /// The only variant of a kernel that has nothing to choose.
-pub const PLAIN: &[Variant] = &[Variant {
-    name: "plain",
-    threads: THREADS,
-    defines: &[],
-}];
+pub const PLAIN: &[Variant] = &[Variant::new("plain", THREADS, &[])];
 
 /// Workgroups (blocks) of a launch in x, y, z.
 pub type Grid = [u32; 3];

@@ -7,7 +7,7 @@ use super::Count;
 
 /// One step's scalars, as the device sees them: 32 words.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+#[derive(Clone, Copy, Debug, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct StepParams {
     /// Optimiser step, 0-based; part of the counter of every random number.
     pub step: u32,
@@ -31,8 +31,23 @@ pub struct StepParams {
     pub head_bias_correction: f32,
     /// Gradients are scaled down to this global norm; infinity: not clipped.
     pub clip_norm: f32,
+    /// What the losses' gradients are multiplied with, so that small ones survive in binary16; a power of two.
+    pub loss_scale: f32,
+    /// Its reciprocal, which the norm and the optimiser undo it with.
+    pub inverse_loss_scale: f32,
     /// Reserved, zero.
-    pub reserved: [u32; 20],
+    pub reserved: [u32; 18],
+}
+
+impl Default for StepParams {
+    /// Zeros, and gradients as they are.
+    fn default() -> StepParams {
+        StepParams {
+            loss_scale: 1.0,
+            inverse_loss_scale: 1.0,
+            ..bytemuck::Zeroable::zeroed()
+        }
+    }
 }
 
 impl StepParams {

@@ -1,7 +1,7 @@
 //! AdamW (Loshchilov and Hutter 2019) over the flat parameter buffer, in one launch.
 //!
 //! ```text
-//! g  = g min(1, clip_norm / norm)                     clip_norm infinite: untouched
+//! g  = g min(1, clip_norm / norm) / loss_scale        clip_norm infinite: untouched
 //! m  = beta1 m + (1 - beta1) g,   v = beta2 v + (1 - beta2) g^2
 //! p -= lr sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(v) + eps)
 //! p -= lr weight_decay p                              the first decay_words words only
@@ -32,11 +32,11 @@ const WGSL: File = File {
 pub static UPDATE: Kernel = Kernel {
     name: "adamw",
     args: &[
-        Arg::inout("params", ["1", "width"]),
-        Arg::input("grads", ["1", "width"]),
-        Arg::inout("moment1", ["1", "width"]),
-        Arg::inout("moment2", ["1", "width"]),
-        Arg::input("norm", ["1", "1"]),
+        Arg::inout("params", ["1", "width"]).f32(),
+        Arg::input("grads", ["1", "width"]).f32(),
+        Arg::inout("moment1", ["1", "width"]).f32(),
+        Arg::inout("moment2", ["1", "width"]).f32(),
+        Arg::input("norm", ["1", "1"]).f32(),
     ],
     constants: &[
         "width",
@@ -124,7 +124,7 @@ fn run(call: &Call) {
         step.bias_correction
     };
     let update = Update {
-        clip: (step.clip_norm / norm).min(1.0),
+        clip: (step.clip_norm / norm).min(1.0) * step.inverse_loss_scale,
         beta1: dims.float("beta1"),
         beta2: dims.float("beta2"),
         epsilon: dims.float("epsilon"),

@@ -32,7 +32,7 @@ pub static PARTIAL: Kernel = Kernel {
     name: "bias_grad.partial",
     args: &[
         Arg::input("dy", ["rows", "width"]),
-        Arg::output("partials", ["blocks", "width"]),
+        Arg::output("partials", ["blocks", "width"]).f32(),
     ],
     constants: &["rows", "rows.count", "rows.start", "width"],
     cuda: Some(Source::new(CUDA, &["bias_grad_partial"])),
@@ -54,8 +54,8 @@ pub static PARTIAL: Kernel = Kernel {
 pub static FINISH: Kernel = Kernel {
     name: "bias_grad.finish",
     args: &[
-        Arg::input("partials", ["blocks", "width"]),
-        Arg::inout("d", ["1", "width"]),
+        Arg::input("partials", ["blocks", "width"]).f32(),
+        Arg::inout("d", ["1", "width"]).f32(),
     ],
     constants: &["blocks", "width", "accumulate_d"],
     cuda: Some(Source::new(CUDA, &["bias_grad_finish"])),
@@ -90,7 +90,7 @@ pub fn record(r: &mut Recorder, dy: Value, vector: Value) -> Result<(), PlanErro
         return Ok(());
     }
     let info = r.info(dy).clone();
-    let partials = r.value("partials", blocks(info.rows), info.width);
+    let partials = r.exact("partials", blocks(info.rows), info.width);
     r.launch(&PARTIAL, &[dy, partials], &[])?;
     record_finish(r, partials, vector)
 }

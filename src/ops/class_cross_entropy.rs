@@ -32,7 +32,7 @@ pub static LOSS: Kernel = Kernel {
     args: &[
         Arg::input("logits", ["rows", "classes"]),
         Arg::index("labels", ["rows", "1"]),
-        Arg::output("losses", ["rows", "1"]),
+        Arg::output("losses", ["rows", "1"]).f32(),
     ],
     constants: &["rows", "rows.count", "rows.start", "classes"],
     cuda: None,
@@ -56,7 +56,7 @@ pub static GRADIENT: Kernel = Kernel {
     args: &[
         Arg::input("logits", ["rows", "classes"]),
         Arg::index("labels", ["rows", "1"]),
-        Arg::input("weights", ["rows", "1"]),
+        Arg::input("weights", ["rows", "1"]).f32(),
         Arg::inout("dlogits", ["rows", "classes"]),
     ],
     constants: &["rows", "rows.count", "rows.start", "classes", "accumulate_dlogits"],
@@ -90,7 +90,7 @@ pub fn class_cross_entropy(
     weights: Value,
     train: bool,
 ) -> Result<Value, PlanError> {
-    let losses = r.value("losses", r.info(logits).rows, 1);
+    let losses = r.exact("losses", r.info(logits).rows, 1);
     r.launch(&LOSS, &[logits, labels, losses], &[])?;
     let gradient = if train { r.outgoing(logits)? } else { None };
     if let Some(d) = gradient {
@@ -123,6 +123,7 @@ fn gradient(call: &Call) {
     let logits = &call.f32(0)[..rows * classes];
     let (labels, weights) = (&call.u32(1)[..rows], &call.f32(2)[..rows]);
     let dlogits = &mut call.f32_mut(3)[..rows * classes];
+    let loss_scale = call.step().loss_scale;
     let lines = dlogits
         .par_chunks_exact_mut(classes)
         .zip(logits.par_chunks_exact(classes));
@@ -131,6 +132,7 @@ fn gradient(call: &Call) {
         vectorised(
             #[inline(always)]
             || {
+                let weight = weight * loss_scale;
                 let most = max_of(logits);
                 let scale = weight / sum_of(logits, |z| exp(z - most));
                 if !accumulate {

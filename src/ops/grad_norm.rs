@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! partial  p [blocks, 1] = sums of squares over BLOCK words of g
-//! finish   norm [1, 1]   = sqrt(sum of p)
+//! finish   norm [1, 1]   = sqrt(sum of p) / loss_scale
 //! ```
 //!
 //! A NaN or an infinity anywhere makes the norm NaN or infinite, and so does a gradient whose square does not fit f32 (above
@@ -30,8 +30,8 @@ const WGSL: File = File {
 pub static PARTIAL: Kernel = Kernel {
     name: "grad_norm.partial",
     args: &[
-        Arg::input("grads", ["rows", "width"]),
-        Arg::output("partials", ["blocks", "1"]),
+        Arg::input("grads", ["rows", "width"]).f32(),
+        Arg::output("partials", ["blocks", "1"]).f32(),
     ],
     constants: &["rows", "width"],
     cuda: None,
@@ -52,7 +52,10 @@ pub static PARTIAL: Kernel = Kernel {
 /// Square root of the sum of the partial sums.
 pub static FINISH: Kernel = Kernel {
     name: "grad_norm.finish",
-    args: &[Arg::input("partials", ["blocks", "1"]), Arg::output("norm", ["1", "1"])],
+    args: &[
+        Arg::input("partials", ["blocks", "1"]).f32(),
+        Arg::output("norm", ["1", "1"]).f32(),
+    ],
     constants: &["blocks"],
     cuda: None,
     wgsl: Some(Source::new(WGSL, &["grad_norm_finish"])),
@@ -79,7 +82,7 @@ pub fn record(r: &mut Recorder, grads: &[Value], norm: Value) -> Result<(), Plan
         .iter()
         .map(|&piece| r.info(piece).words().div_ceil(BLOCK).max(1) as u32)
         .collect();
-    let partials = r.value("partials", Extent::fixed(blocks.iter().sum()), 1);
+    let partials = r.exact("partials", Extent::fixed(blocks.iter().sum()), 1);
     let mut start = 0;
     for (&piece, &blocks) in grads.iter().zip(&blocks) {
         let of_piece = r.view(partials, start, blocks);
@@ -107,7 +110,7 @@ fn finish(call: &Call) {
     norm[0] = vectorised(
         #[inline(always)]
         || sum_of(partials, |sum| sum).sqrt(),
-    );
+    ) * call.step().inverse_loss_scale;
 }
 
 fn reference<R: Real>() -> Reference<R> {

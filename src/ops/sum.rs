@@ -20,7 +20,10 @@ const WGSL: File = File {
 /// `total = sum of x`.
 pub static SUM: Kernel = Kernel {
     name: "sum",
-    args: &[Arg::input("x", ["rows", "1"]), Arg::output("total", ["1", "1"])],
+    args: &[
+        Arg::input("x", ["rows", "1"]).f32(),
+        Arg::output("total", ["1", "1"]).f32(),
+    ],
     constants: &["rows", "rows.count", "rows.start"],
     cuda: None,
     wgsl: Some(Source::new(WGSL, &["sum"])),

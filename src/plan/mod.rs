@@ -14,7 +14,7 @@ mod explain;
 mod params;
 mod recorder;
 
-use crate::kernel::{Access, DType, Dims, Extent, Kernel, StepParams};
+use crate::kernel::{Access, DType, Dims, Extent, Kernel, Precision, StepParams};
 
 pub use error::PlanError;
 pub use explain::MemoryReport;
@@ -52,6 +52,8 @@ impl Default for Limits {
 pub enum Space {
     /// f32 master parameters, flat.
     Params,
+    /// The same in the plan's precision, where that is not f32: the weights that products read. Two elements to a word.
+    Shadow,
     /// Gradients, laid out as the parameters.
     Grads,
     /// AdamW's first moment.
@@ -127,7 +129,7 @@ impl ValueInfo {
 
     /// Words at capacity.
     pub fn words(&self) -> usize {
-        self.rows.capacity as usize * self.width as usize
+        self.dtype.words(self.rows.capacity as usize * self.width as usize)
     }
 }
 
@@ -182,6 +184,8 @@ pub struct Plan {
     pub arena_words: usize,
     /// Largest number of words that are live at the same time: no arena can be smaller.
     pub arena_lower_bound: usize,
+    /// How activations are stored.
+    pub precision: Precision,
     values: Vec<ValueInfo>,
     places: Vec<Place>,
 }
@@ -195,6 +199,14 @@ impl Plan {
     /// What a value is.
     pub fn value(&self, value: Value) -> &ValueInfo {
         &self.values[value.0 as usize]
+    }
+
+    /// Words of [`Space::Shadow`] for a flat buffer of so many parameters.
+    pub fn shadow_words(&self, params: usize) -> usize {
+        match self.precision.has_shadow() {
+            true => self.precision.dtype().words(params),
+            false => 0,
+        }
     }
 
     /// Words of the input buffer, step parameters included.

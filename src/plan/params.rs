@@ -8,7 +8,7 @@
 //!
 //! so that AdamW needs one launch and one number (where decay ends), and one that leaves the task head alone needs two.
 
-use super::aligned;
+use super::{ALIGN, aligned};
 
 /// How a tensor starts.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -75,7 +75,8 @@ pub struct ParamTable {
 }
 
 impl ParamTable {
-    /// Lays the tensors out. Each begins at a multiple of [`ALIGN`](super::ALIGN) words; the words between stay zero.
+    /// Lays the tensors out. Vectors begin at a multiple of [`ALIGN`](super::ALIGN) words, matrices at twice that, so that
+    /// their copies in half the bytes are aligned as well; the words between stay zero.
     pub fn new(specs: Vec<ParamSpec>) -> ParamTable {
         let mut groups: [Vec<ParamSpec>; 4] = Default::default();
         for spec in specs {
@@ -89,9 +90,11 @@ impl ParamTable {
         }
         let mut entries = Vec::new();
         let mut ends = [0; 4];
-        let mut offset = 0;
+        let mut offset = 0usize;
         for (end, group) in ends.iter_mut().zip(groups) {
             for spec in group {
+                let unit = if spec.vector { ALIGN } else { 2 * ALIGN };
+                offset = offset.next_multiple_of(unit);
                 let next = offset + aligned(spec.len());
                 entries.push((spec, offset));
                 offset = next;

@@ -1,7 +1,7 @@
 //! A case as a plan, and its run on a device.
 
 use tlm::device::{Device, Sizes};
-use tlm::kernel::DType;
+use tlm::kernel::{DType, Precision};
 use tlm::ops::case::{Case, Role, Tensor};
 use tlm::ops::copy;
 use tlm::plan::{Init, ParamSpec, ParamTable, Plan, PlanError, Recorder, Space, Value};
@@ -118,11 +118,13 @@ pub struct Results {
 }
 
 fn words(data: &[f64], dtype: DType) -> Vec<u32> {
-    let word = |&x: &f64| match dtype {
-        DType::U32 => x as u32,
-        DType::F32 => (x as f32).to_bits(),
-    };
-    data.iter().map(word).collect()
+    let numbers = || data.iter().map(|&x| x as f32).collect::<Vec<f32>>();
+    match dtype {
+        DType::U32 => data.iter().map(|&x| x as u32).collect(),
+        DType::F32 => Precision::F32.pack(&numbers()),
+        DType::F16 => Precision::F16.pack(&numbers()),
+        DType::Bf16 => Precision::Bf16.pack(&numbers()),
+    }
 }
 
 /// Runs a case on a device whose arena, gradients and readback are poisoned first.

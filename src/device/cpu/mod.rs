@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Device, DeviceError, Program, SPACES, Sizes, check, range_check};
-use crate::kernel::{Call, Dims, Kernel, RawArg, StepParams};
+use crate::kernel::{Call, Dims, Kernel, Precision, RawArg, StepParams};
 use crate::plan::{ALIGN, Plan, Space};
 
 pub use simd::{LANES, instruction_set, vectorised};
@@ -146,6 +146,14 @@ impl Device for CpuDevice {
 
     fn load(&mut self, plan: &Plan) -> Result<Program, DeviceError> {
         check(plan, &self.sizes)?;
+        if plan.precision != Precision::F32 {
+            return Err(DeviceError::Precision {
+                plan: plan.name.clone(),
+                precision: plan.precision.name(),
+                device: self.describe(),
+                available: "f32",
+            });
+        }
         let mut launches = Vec::with_capacity(plan.launches.len());
         for launch in &plan.launches {
             let mut args = Vec::with_capacity(launch.values.len());

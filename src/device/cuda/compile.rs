@@ -6,7 +6,7 @@ use cudarc::nvrtc::sys::{nvrtcProgram, nvrtcResult};
 
 use super::{BACKEND, Nvrtc};
 use crate::device::DeviceError;
-use crate::kernel::{CUDA_COMMON, Source};
+use crate::kernel::{CUDA_COMMON, Precision, Source};
 
 /// A compiled file: all its entry points.
 #[derive(Clone, Debug)]
@@ -20,8 +20,8 @@ pub struct Compiled {
 }
 
 impl Nvrtc {
-    /// Compiles a source's file with a variant's defines for `architecture` (80: `sm_80`). The files of
-    /// `kernels/common/` can be included; there are no other headers.
+    /// Compiles a source's file with a variant's defines for `architecture` (80: `sm_80`); `STORED` is the name of the
+    /// type of stored elements. The files of `kernels/common/` can be included; there are no other headers.
     ///
     /// # Errors
     /// [`DeviceError::Compile`] with the compiler's log, [`DeviceError::Backend`] if the compiler itself fails.
@@ -29,6 +29,7 @@ impl Nvrtc {
         &self,
         source: &Source,
         defines: &[(String, u32)],
+        precision: Precision,
         architecture: u32,
     ) -> Result<Compiled, DeviceError> {
         let headers: Vec<CString> = CUDA_COMMON.iter().map(|file| text(file.text)).collect();
@@ -58,6 +59,7 @@ impl Nvrtc {
             text("--generate-line-info"),
             text("--ptxas-options=-v"),
         ];
+        options.push(text(&format!("--define-macro=STORED={}", precision.name())));
         for (name, value) in defines {
             options.push(text(&format!("--define-macro={name}={value}")));
         }

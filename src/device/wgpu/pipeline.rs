@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use super::adapter::Shared;
 use super::shader::{BACKEND, Interface, Shader};
 use crate::device::DeviceError;
-use crate::kernel::{Dims, Kernel, Source};
+use crate::kernel::{Dims, Kernel, Precision, Source};
 
-/// Pipelines by kernel, variant and the values of the constants that are compiled in.
-pub(super) type Pipelines = HashMap<(&'static str, usize, Vec<u32>), Pipeline>;
+/// Pipelines by kernel, variant, how elements are stored, and the values of the constants that are compiled in.
+pub(super) type Pipelines = HashMap<(&'static str, usize, Precision, Vec<u32>), Pipeline>;
 
 /// A kernel ready to be bound and dispatched.
 #[derive(Clone)]
@@ -43,7 +43,7 @@ pub(super) fn pipeline(
 ) -> Result<Pipeline, DeviceError> {
     let source = source(kernel)?;
     let compiled = source.compiled.iter().map(|name| dims.word(name)).collect();
-    let key = (kernel.name, variant, compiled);
+    let key = (kernel.name, variant, dims.precision(), compiled);
     let mut pipelines = shared.pipelines.lock().expect("nobody panics while compiling");
     if let Some(pipeline) = pipelines.get(&key) {
         return Ok(pipeline.clone());

@@ -90,7 +90,8 @@ impl Loaded {
         let block = uniform(shared, "launch constants", &words)?;
         let (mut launches, mut variants) = (Vec::new(), Vec::new());
         for (index, launch) in plan.launches.iter().enumerate() {
-            let variant = &source(launch.kernel)?.variants[chosen[index]];
+            let source = source(launch.kernel)?;
+            let variant = &source.variants[chosen[index]];
             variants.push(variant.name);
             launches.push(bind(
                 shared,
@@ -102,7 +103,7 @@ impl Loaded {
                     tensors: &tensors(shared, buffers, plan, launch)?,
                     empty: &buffers.empty,
                 },
-                (launch.kernel.grid)(&launch.dims, variant),
+                source.workgroups(launch.kernel, &launch.dims, variant),
             )?);
         }
         Ok(Loaded {

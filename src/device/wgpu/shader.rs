@@ -20,7 +20,7 @@ use wgpu::naga;
 use wgpu::naga::valid::GlobalUse;
 
 use crate::device::DeviceError;
-use crate::kernel::{Access, DType, Dims, Kernel, Source, Variant, WGSL_COMMON};
+use crate::kernel::{Access, DType, Dims, Kernel, Precision, Source, Variant, WGSL_COMMON};
 
 /// Name of the backend in messages.
 pub(super) const BACKEND: &str = "wgpu";
@@ -34,6 +34,7 @@ pub struct Shader {
     /// The module's text.
     pub text: String,
     threads: u32,
+    precision: Precision,
     module: naga::Module,
     info: naga::valid::ModuleInfo,
 }
@@ -68,7 +69,12 @@ impl Shader {
     /// # Errors
     /// [`DeviceError::Compile`] with file, line and column, also where a define is one that the file never reads.
     pub fn new(source: &Source, variant: &Variant, dims: &Dims) -> Result<Shader, DeviceError> {
-        let mut defines = String::new();
+        let mut defines = match dims.precision() {
+            Precision::F16 => "enable f16;\n".to_string(),
+            _ => String::new(),
+        };
+        // In f32 for kernels without stored tensors, which a plan of any precision launches.
+        defines += &format!("alias Stored = {};\n", dims.precision().name());
         for (name, value) in source.defines(variant, dims) {
             if name != "THREADS" && !source.file.text.contains(&name) {
                 return Err(DeviceError::Compile {
@@ -95,7 +101,10 @@ impl Shader {
             located(&parts, error.message(), spans)
         })?;
         let flags = naga::valid::ValidationFlags::all();
-        let capabilities = naga::valid::Capabilities::empty();
+        let capabilities = match dims.precision() {
+            Precision::F16 => naga::valid::Capabilities::SHADER_FLOAT16,
+            _ => naga::valid::Capabilities::empty(),
+        };
         let info = naga::valid::Validator::new(flags, capabilities)
             .validate(&module)
             .map_err(|error| {
@@ -111,6 +120,7 @@ impl Shader {
         Ok(Shader {
             text,
             threads,
+            precision: dims.precision(),
             module,
             info,
         })
@@ -215,12 +225,15 @@ impl Shader {
             naga::TypeInner::Array { base, .. } => self.module.types[*base].inner.scalar(),
             _ => None,
         };
-        let expected = match arg.dtype {
-            DType::F32 => naga::Scalar::F32,
-            DType::U32 => naga::Scalar::U32,
+        let dtype = arg.element.dtype(self.precision);
+        let expected = match dtype {
+            DType::F32 => Some(naga::Scalar::F32),
+            DType::U32 => Some(naga::Scalar::U32),
+            DType::F16 => Some(naga::Scalar::F16),
+            DType::Bf16 => None, // WGSL has no such type
         };
-        if scalar != Some(expected) {
-            return Err(format!("`{}` is not an array of {:?}", arg.name, arg.dtype));
+        if scalar.is_none() || scalar != expected {
+            return Err(format!("`{}` is not an array of {dtype:?}", arg.name));
         }
         let (read, written) = (used.contains(GlobalUse::READ), used.contains(GlobalUse::WRITE));
         let agrees = match arg.access {

@@ -268,7 +268,7 @@ fn measure(
             continue;
         }
         let pipeline = pipeline(shared, launch.kernel, index, &launch.dims)?;
-        let grid = (launch.kernel.grid)(&launch.dims, variant);
+        let grid = source.workgroups(launch.kernel, &launch.dims, variant);
         let time = time(shared, &scratch.bind(shared, launch, &pipeline, grid)?)?;
         microseconds.insert(variant.name.to_owned(), (time.as_nanos() as f64 / 100.0).round() / 10.0);
         if time < best.1 {

@@ -31,18 +31,10 @@ const WGSL: File = File {
 
 /// Columns of a head that a thread owns and rows that stream at a time. 16 columns of two tensors for four rows are 128
 /// registers: the more columns, the less often a score's parts pass through workgroup memory.
-const FORWARD_TILES: &[Variant] = &[Variant {
-    name: "plain",
-    threads: 64,
-    defines: &[("COLUMNS", 16), ("BLOCK", 8)],
-}];
+const FORWARD_TILES: &[Variant] = &[Variant::new("plain", 64, &[("COLUMNS", 16), ("BLOCK", 8)])];
 
 /// The backward keeps up to four tensors in as many registers.
-const BACKWARD_TILES: &[Variant] = &[Variant {
-    name: "plain",
-    threads: 64,
-    defines: &[("COLUMNS", 8), ("BLOCK", 8)],
-}];
+const BACKWARD_TILES: &[Variant] = &[Variant::new("plain", 64, &[("COLUMNS", 8), ("BLOCK", 8)])];
 
 /// What the GPU kernels read; `head_size` is compiled in.
 const CONSTANTS: &[&str] = &["h", "heads", "max_length", "threshold", "keep_scale", "op"];
@@ -79,7 +71,7 @@ pub static FORWARD: Kernel = Kernel {
         Arg::input("qkv", ["tokens", "three_h"]),
         Arg::index("cu_seqlens", ["offsets", "1"]),
         Arg::output("out", ["tokens", "h"]),
-        Arg::output("lse", ["tokens", "heads"]),
+        Arg::output("lse", ["tokens", "heads"]).f32(),
     ],
     constants: CONSTANTS,
     cuda: None,
@@ -101,7 +93,7 @@ pub static DELTA: Kernel = Kernel {
     args: &[
         Arg::input("out", ["tokens", "h"]),
         Arg::input("dout", ["tokens", "h"]),
-        Arg::output("delta", ["tokens", "heads"]),
+        Arg::output("delta", ["tokens", "heads"]).f32(),
     ],
     constants: &["tokens", "tokens.count", "tokens.start", "h", "heads"],
     cuda: None,
@@ -132,9 +124,9 @@ pub static BACKWARD: Kernel = Kernel {
     args: &[
         Arg::input("qkv", ["tokens", "three_h"]),
         Arg::index("cu_seqlens", ["offsets", "1"]),
-        Arg::input("lse", ["tokens", "heads"]),
+        Arg::input("lse", ["tokens", "heads"]).f32(),
         Arg::input("dout", ["tokens", "h"]),
-        Arg::input("delta", ["tokens", "heads"]),
+        Arg::input("delta", ["tokens", "heads"]).f32(),
         Arg::output("dqkv", ["tokens", "three_h"]),
     ],
     constants: CONSTANTS,
@@ -205,7 +197,7 @@ pub fn attention(r: &mut Recorder, qkv: Value, cu_seqlens: Value, shape: Attenti
         scale,
         op,
     ];
-    let (out, lse) = (r.value("attention", info.rows, h), r.value("lse", info.rows, heads));
+    let (out, lse) = (r.value("attention", info.rows, h), r.exact("lse", info.rows, heads));
     r.launch(&FORWARD, &[qkv, cu_seqlens, out, lse], &constants)?;
     r.backward(&[out], move |r| {
         let Some(dout) = r.incoming(out) else { return Ok(()) };
@@ -213,7 +205,7 @@ pub fn attention(r: &mut Recorder, qkv: Value, cu_seqlens: Value, shape: Attenti
         if dqkv.accumulate {
             return Err(r.unsupported("the input of attention is used by another op as well".to_string()));
         }
-        let delta = r.value("delta", info.rows, heads);
+        let delta = r.exact("delta", info.rows, heads);
         r.launch(&DELTA, &[out, dout, delta], &[("head_size", h / heads)])?;
         let values = [qkv, cu_seqlens, lse, dout, delta, dqkv.value];
         r.launch(&BACKWARD, &values, &constants)

@@ -31,9 +31,9 @@ pub static FORWARD: Kernel = Kernel {
     args: &[
         Arg::index("ids", ["tokens", "1"]),
         Arg::index("positions", ["tokens", "1"]),
-        Arg::input("word", ["vocabulary", "width"]),
-        Arg::input("position", ["longest", "width"]),
-        Arg::input("segment", ["segments", "width"]),
+        Arg::input("word", ["vocabulary", "width"]).f32(),
+        Arg::input("position", ["longest", "width"]).f32(),
+        Arg::input("segment", ["segments", "width"]).f32(),
         Arg::output("y", ["tokens", "width"]),
     ],
     constants: &["tokens", "tokens.count", "tokens.start", "width"],
@@ -60,7 +60,7 @@ pub static WORD_BACKWARD: Kernel = Kernel {
         Arg::index("sorted_rows", ["tokens", "1"]),
         Arg::index("bucket_ids", ["buckets", "1"]),
         Arg::index("bucket_offsets", ["bounds", "1"]),
-        Arg::inout("dword", ["vocabulary", "width"]),
+        Arg::inout("dword", ["vocabulary", "width"]).f32(),
     ],
     constants: &["buckets", "buckets.count", "buckets.start", "width"],
     cuda: None,
@@ -85,7 +85,7 @@ pub static POSITION_BACKWARD: Kernel = Kernel {
     args: &[
         Arg::input("dy", ["tokens", "width"]),
         Arg::index("cu_seqlens", ["bounds", "1"]),
-        Arg::inout("dposition", ["longest", "width"]),
+        Arg::inout("dposition", ["longest", "width"]).f32(),
     ],
     constants: &["width", "bounds", "accumulate_dposition"],
     cuda: None,
@@ -172,7 +172,7 @@ fn segment_backward(r: &mut Recorder, dy: Value, segment: Value) -> Result<(), P
         fill::zero(r, d.value)?;
     }
     let info = r.info(dy).clone();
-    let partials = r.value("partials", bias_grad::blocks(info.rows), info.width);
+    let partials = r.exact("partials", bias_grad::blocks(info.rows), info.width);
     r.launch(&bias_grad::PARTIAL, &[dy, partials], &[])?;
     let first = r.view(d.value, 0, 1);
     r.launch(&bias_grad::FINISH, &[partials, first], &[("accumulate_d", 1)])

@@ -57,7 +57,7 @@ fn cost(sizes: &Sizes) -> Cost {
 
 /// The part of the result that a workgroup computes, and that of a thread.
 const fn tile(name: &'static str, threads: u32, defines: &'static [(&'static str, u32); 5]) -> Variant {
-    Variant { name, threads, defines }
+    Variant::new(name, threads, defines)
 }
 
 /// Large tiles read the operands seldom, small ones give small results enough workgroups. The fastest depends on the
@@ -80,11 +80,7 @@ const fn tile_sizes([rows, columns]: [u32; 2], [part_rows, part_columns]: [u32; 
     ]
 }
 
-const CUDA_TILES: &[Variant] = &[Variant {
-    name: "64x64",
-    threads: 256,
-    defines: &[("TILE_ROWS", 64), ("TILE_COLUMNS", 64)],
-}];
+const CUDA_TILES: &[Variant] = &[Variant::new("64x64", 256, &[("TILE_ROWS", 64), ("TILE_COLUMNS", 64)])];
 
 const fn wgsl(entry: &'static [&'static str; 1]) -> Option<Source> {
     Some(Source::new(WGSL, entry).with_variants(WGSL_TILES))
@@ -106,7 +102,7 @@ pub static FORWARD: Kernel = Kernel {
     args: &[
         Arg::input("x", ["rows", "k"]),
         Arg::input("w", ["n", "k"]),
-        Arg::input("b", ["1", "n"]),
+        Arg::input("b", ["1", "n"]).f32(),
         Arg::output("y", ["rows", "n"]),
     ],
     constants: CONSTANTS,
@@ -128,7 +124,7 @@ pub static FORWARD_GELU: Kernel = Kernel {
     args: &[
         Arg::input("x", ["rows", "k"]),
         Arg::input("w", ["n", "k"]),
-        Arg::input("b", ["1", "n"]),
+        Arg::input("b", ["1", "n"]).f32(),
         Arg::output("z", ["rows", "n"]),
         Arg::output("a", ["rows", "n"]),
     ],
@@ -216,7 +212,7 @@ pub static BACKWARD_WEIGHT: Kernel = Kernel {
     args: &[
         Arg::input("dy", ["rows", "n"]),
         Arg::input("x", ["rows", "k"]),
-        Arg::inout("dw", ["n", "k"]),
+        Arg::inout("dw", ["n", "k"]).f32(),
     ],
     constants: CONSTANTS_ACCUMULATE_DW,
     cuda: cuda(&["gemm_backward_weight"]),
@@ -341,7 +337,8 @@ impl Layer {
 /// Shape mismatches, with the scope.
 pub fn linear(r: &mut Recorder, x: Value, layer: Layer) -> Result<Value, PlanError> {
     let y = r.value("linear", r.info(x).rows, r.info(layer.weight).rows.capacity);
-    r.launch(&FORWARD, &[x, layer.weight, layer.bias, y], &[])?;
+    let weight = r.stored(layer.weight);
+    r.launch(&FORWARD, &[x, weight, layer.bias, y], &[])?;
     r.backward(&[y], move |r| {
         let Some(dy) = r.incoming(y) else { return Ok(()) };
         weight_gradients(r, dy, x, layer)?;
@@ -372,12 +369,13 @@ pub fn linear_gelu(r: &mut Recorder, x: Value, layer: Layer) -> Result<Value, Pl
 pub fn feed_forward(r: &mut Recorder, x: Value, inner: Layer, outer: Layer) -> Result<Value, PlanError> {
     let (z, a) = hidden(r, x, inner)?;
     let y = r.value("feed_forward", r.info(x).rows, r.info(outer.weight).rows.capacity);
-    r.launch(&FORWARD, &[a, outer.weight, outer.bias, y], &[])?;
+    let weight = r.stored(outer.weight);
+    r.launch(&FORWARD, &[a, weight, outer.bias, y], &[])?;
     r.backward(&[y], move |r| {
         let Some(dy) = r.incoming(y) else { return Ok(()) };
         weight_gradients(r, dy, a, outer)?;
         let dz = r.value("dz", r.info(z).rows, r.info(z).width);
-        r.launch(&BACKWARD_GELU, &[dy, outer.weight, z, dz], &[])?;
+        r.launch(&BACKWARD_GELU, &[dy, weight, z, dz], &[])?;
         weight_gradients(r, dz, x, inner)?;
         input_gradient(r, dz, x, inner)
     });
@@ -387,15 +385,17 @@ pub fn feed_forward(r: &mut Recorder, x: Value, inner: Layer, outer: Layer) -> R
 fn hidden(r: &mut Recorder, x: Value, layer: Layer) -> Result<(Value, Value), PlanError> {
     let (rows, n) = (r.info(x).rows, r.info(layer.weight).rows.capacity);
     let (z, a) = (r.value("z", rows, n), r.value("gelu", rows, n));
-    r.launch(&FORWARD_GELU, &[x, layer.weight, layer.bias, z, a], &[])?;
+    let weight = r.stored(layer.weight);
+    r.launch(&FORWARD_GELU, &[x, weight, layer.bias, z, a], &[])?;
     Ok((z, a))
 }
 
 fn input_gradient(r: &mut Recorder, dy: Value, x: Value, layer: Layer) -> Result<(), PlanError> {
     let Some(dx) = r.outgoing(x)? else { return Ok(()) };
+    let weight = r.stored(layer.weight);
     r.launch(
         &BACKWARD_INPUT,
-        &[dy, layer.weight, dx.value],
+        &[dy, weight, dx.value],
         &[("accumulate_dx", dx.flag())],
     )
 }

@@ -57,18 +57,10 @@ fn cost(sizes: &Sizes, flops: u64, read: u64, written: u64) -> Cost {
 }
 
 /// A team of 32 threads has a row.
-const WGSL_ROWS: &[Variant] = &[Variant {
-    name: "plain",
-    threads: THREADS,
-    defines: &[("ROWS", 8)],
-}];
+const WGSL_ROWS: &[Variant] = &[Variant::new("plain", THREADS, &[("ROWS", 8)])];
 
 /// A block has a row.
-const CUDA_ROWS: &[Variant] = &[Variant {
-    name: "plain",
-    threads: THREADS,
-    defines: &[("ROWS", 1)],
-}];
+const CUDA_ROWS: &[Variant] = &[Variant::new("plain", THREADS, &[("ROWS", 1)])];
 
 const fn wgsl(entry: &'static [&'static str; 1]) -> Option<Source> {
     Some(Source::new(WGSL, entry).with_variants(WGSL_ROWS))
@@ -88,10 +80,10 @@ pub static FORWARD: Kernel = Kernel {
     name: "layer_norm.forward",
     args: &[
         Arg::input("s", ["rows", "width"]),
-        Arg::input("gamma", ["1", "width"]),
-        Arg::input("beta", ["1", "width"]),
+        Arg::input("gamma", ["1", "width"]).f32(),
+        Arg::input("beta", ["1", "width"]).f32(),
         Arg::output("y", ["rows", "width"]),
-        Arg::output("stats", ["rows", "two"]),
+        Arg::output("stats", ["rows", "two"]).f32(),
     ],
     constants: FORWARD_CONSTANTS,
     cuda: cuda(&["layer_norm_forward"]),
@@ -108,10 +100,10 @@ pub static RESIDUAL_FORWARD: Kernel = Kernel {
     args: &[
         Arg::inout("s", ["rows", "width"]),
         Arg::input("residual", ["rows", "width"]),
-        Arg::input("gamma", ["1", "width"]),
-        Arg::input("beta", ["1", "width"]),
+        Arg::input("gamma", ["1", "width"]).f32(),
+        Arg::input("beta", ["1", "width"]).f32(),
         Arg::output("y", ["rows", "width"]),
-        Arg::output("stats", ["rows", "two"]),
+        Arg::output("stats", ["rows", "two"]).f32(),
     ],
     constants: FORWARD_CONSTANTS,
     cuda: cuda(&["layer_norm_residual_forward"]),
@@ -128,11 +120,11 @@ pub static BACKWARD: Kernel = Kernel {
     args: &[
         Arg::input("dy", ["rows", "width"]),
         Arg::input("s", ["rows", "width"]),
-        Arg::input("stats", ["rows", "two"]),
-        Arg::input("gamma", ["1", "width"]),
+        Arg::input("stats", ["rows", "two"]).f32(),
+        Arg::input("gamma", ["1", "width"]).f32(),
         Arg::inout("dx", ["rows", "width"]),
-        Arg::output("dgamma_partials", ["blocks", "width"]),
-        Arg::output("dbeta_partials", ["blocks", "width"]),
+        Arg::output("dgamma_partials", ["blocks", "width"]).f32(),
+        Arg::output("dbeta_partials", ["blocks", "width"]).f32(),
     ],
     constants: &[
         "rows",
@@ -158,12 +150,12 @@ pub static RESIDUAL_BACKWARD: Kernel = Kernel {
     args: &[
         Arg::input("dy", ["rows", "width"]),
         Arg::input("s", ["rows", "width"]),
-        Arg::input("stats", ["rows", "two"]),
-        Arg::input("gamma", ["1", "width"]),
+        Arg::input("stats", ["rows", "two"]).f32(),
+        Arg::input("gamma", ["1", "width"]).f32(),
         Arg::inout("dresidual", ["rows", "width"]),
         Arg::output("dx", ["rows", "width"]),
-        Arg::output("dgamma_partials", ["blocks", "width"]),
-        Arg::output("dbeta_partials", ["blocks", "width"]),
+        Arg::output("dgamma_partials", ["blocks", "width"]).f32(),
+        Arg::output("dbeta_partials", ["blocks", "width"]).f32(),
     ],
     constants: &[
         "rows",
@@ -234,7 +226,7 @@ pub fn layer_norm(r: &mut Recorder, x: Value, norm: Norm, dropout: f32) -> Resul
     let info = r.info(x).clone();
     let (y, stats) = (
         r.value("layer_norm", info.rows, info.width),
-        r.value("stats", info.rows, 2),
+        r.exact("stats", info.rows, 2),
     );
     r.launch(&FORWARD, &[x, norm.gamma, norm.beta, y, stats], &norm.constants(rate))?;
     r.backward(&[y], move |r| {
@@ -275,7 +267,7 @@ pub fn residual_layer_norm(
     let info = r.info(x).clone();
     let (y, stats) = (
         r.value("layer_norm", info.rows, info.width),
-        r.value("stats", info.rows, 2),
+        r.exact("stats", info.rows, 2),
     );
     r.launch(
         &RESIDUAL_FORWARD,
@@ -314,7 +306,7 @@ fn check_counter(r: &Recorder, x: Value, dropout: f32) -> Result<(), PlanError> 
 /// Column sums of blocks of rows, for gamma and beta.
 fn partials(r: &mut Recorder, rows: Extent, width: u32) -> [Value; 2] {
     let blocks = bias_grad::blocks(rows);
-    ["dgamma partials", "dbeta partials"].map(|name| r.value(name, blocks, width))
+    ["dgamma partials", "dbeta partials"].map(|name| r.exact(name, blocks, width))
 }
 
 fn finish(r: &mut Recorder, norm: Norm, [dgamma, dbeta]: [Value; 2]) -> Result<(), PlanError> {

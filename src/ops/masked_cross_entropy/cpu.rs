@@ -11,6 +11,7 @@ pub(super) fn rows(call: &Call) {
     let train = call.dims().flag("train");
     let (labels, weights) = (&call.u32(1)[..rows], &call.f32(2)[..rows]);
     let logits = &mut call.f32_mut(0)[..rows * classes];
+    let loss_scale = call.step().loss_scale;
     let losses = &mut call.f32_mut(3)[..rows];
     let lines = logits.par_chunks_mut(classes).zip(losses).zip(labels).zip(weights);
     lines.for_each(|(((logits, loss), &label), &weight)| {
@@ -27,6 +28,7 @@ pub(super) fn rows(call: &Call) {
                 };
                 *loss = libm::logf(sum) - at_label;
                 if train {
+                    let weight = weight * loss_scale;
                     let scale = weight / sum;
                     for z in logits.iter_mut() {
                         *z *= scale;

@@ -5,7 +5,7 @@
 //! losses [rows, 1]  = log sum_j exp(z_j) - z_label          of every row, unweighted
 //!
 //! gradients of sum_i weight_i loss_i, emitted at once because the loss is where a backward begins:
-//! dz = weight (softmax(z) - onehot(label))  (in place of z),  dhidden (+)= dz W,  dW (+)= dz^T hidden,  db (+)= sum dz
+//! dz = weight loss_scale (softmax(z) - onehot(label))  (in place of z),  dhidden (+)= dz W,  dW (+)= dz^T hidden,  db (+)= sum dz
 //! ```
 //!
 //! Only one chunk's logits exist at a time: with 30,522 words, 1,024 masked rows at once would take 125 MB, and as much again for
@@ -32,8 +32,8 @@ pub static ROWS: Kernel = Kernel {
     args: &[
         Arg::inout("logits", ["rows", "classes"]),
         Arg::index("labels", ["rows", "1"]),
-        Arg::input("weights", ["rows", "1"]),
-        Arg::output("losses", ["rows", "1"]),
+        Arg::input("weights", ["rows", "1"]).f32(),
+        Arg::output("losses", ["rows", "1"]).f32(),
     ],
     constants: &["rows", "rows.count", "rows.start", "classes", "train"],
     cuda: None,
@@ -92,13 +92,14 @@ pub fn masked_cross_entropy(
         return Err(r.unsupported(what));
     }
     let gemm::Layer { weight, bias } = masked.decoder;
-    let losses = r.value("losses", rows, 1);
+    let stored = r.stored(weight);
+    let losses = r.exact("losses", rows, 1);
     let dhidden = if train { r.outgoing(masked.hidden)? } else { None };
     for start in (0..rows.capacity).step_by(chunk_rows as usize) {
         let count = chunk_rows.min(rows.capacity - start);
         let hidden = r.view(masked.hidden, start, count);
         let logits = r.value("logits", r.info(hidden).rows, classes);
-        r.launch(&gemm::FORWARD, &[hidden, weight, bias, logits], &[])?;
+        r.launch(&gemm::FORWARD, &[hidden, stored, bias, logits], &[])?;
         let (labels, weights) = (
             r.view(masked.labels, start, count),
             r.view(masked.weights, start, count),
@@ -113,7 +114,7 @@ pub fn masked_cross_entropy(
             let view = r.view(d.value, start, count);
             r.launch(
                 &gemm::BACKWARD_INPUT,
-                &[logits, weight, view],
+                &[logits, stored, view],
                 &[("accumulate_dx", d.flag())],
             )?;
         }

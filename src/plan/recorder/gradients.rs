@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use super::{PlanError, Recorder, Space, Value, ValueInfo};
-use crate::kernel::DType;
 use crate::plan::Home;
 
 type Backward = Box<dyn FnOnce(&mut Recorder) -> Result<(), PlanError>>;
@@ -106,7 +105,7 @@ impl Recorder<'_> {
         let gradient = self.push(ValueInfo {
             written: accumulate,
             gradient: true,
-            ..ValueInfo::new(label, info.rows, info.width, DType::F32, home)
+            ..ValueInfo::new(label, info.rows, info.width, info.dtype, home)
         });
         self.gradients.insert(value, gradient);
         Ok(Some(Gradient {

@@ -1,7 +1,7 @@
 //! A launch, checked against its kernel's tables when it is recorded.
 
 use super::{Launch, PlanError, Recorder, Value};
-use crate::kernel::{Access, Dims, Extent, Kernel};
+use crate::kernel::{Access, Dims, Element, Extent, Kernel, Precision};
 use crate::plan::{Home, Space, reads};
 
 impl Recorder<'_> {
@@ -47,14 +47,16 @@ impl Recorder<'_> {
             });
         }
         let mut dims = Dims::default();
+        dims.store_as(self.storage(kernel, values));
         for (arg, &value) in kernel.args.iter().zip(values) {
             let info = self.info(value);
-            if info.dtype != arg.dtype {
+            let expected = arg.element.dtype(dims.precision());
+            if info.dtype != expected {
                 return Err(PlanError::Type {
                     scope: self.path(),
                     kernel: kernel.name,
                     arg: arg.name,
-                    expected: arg.dtype,
+                    expected,
                     found: info.dtype,
                     label: info.label.clone(),
                 });
@@ -83,6 +85,17 @@ impl Recorder<'_> {
             }
         }
         Ok(dims)
+    }
+
+    /// How the launch's stored tensors are stored: as the first of them is. An f32 tensor (a parameter's gradient) may be
+    /// shown to a kernel in a plan of another precision.
+    fn storage(&self, kernel: &Kernel, values: &[Value]) -> Precision {
+        let mut stored = kernel.args.iter().zip(values);
+        let first = stored.find(|(arg, _)| arg.element == Element::Stored);
+        match first.map(|(_, &value)| self.info(value).dtype) {
+            Some(dtype) if dtype == self.precision.dtype() => self.precision,
+            _ => Precision::F32,
+        }
     }
 
     /// Adds a launch of resolved sizes to the plan if it may read and write what it would.

@@ -21,6 +21,8 @@ mod values;
 
 use std::collections::{HashMap, HashSet};
 
+use crate::kernel::Precision;
+
 use super::{Launch, Limits, ParamTable, PlanError, Port, Space, Value, ValueInfo};
 
 pub use gradients::Gradient;
@@ -44,6 +46,8 @@ pub struct Recorder<'p> {
     registered: Option<usize>,
     /// What the device can hold in one piece.
     limits: Limits,
+    /// How activations are stored.
+    precision: Precision,
     /// The first value of the recomputed region that is being recorded.
     region: Option<Value>,
     /// What stands for the values of the region whose backward is being recorded.
@@ -68,6 +72,7 @@ impl<'p> Recorder<'p> {
             scope: vec![plan.to_string()],
             ops: 0,
             limits: Limits::default(),
+            precision: Precision::F32,
             registered: None,
             region: None,
             copies: HashMap::new(),
@@ -77,6 +82,16 @@ impl<'p> Recorder<'p> {
     /// The plan is for a device with these limits.
     pub fn within(self, limits: Limits) -> Recorder<'p> {
         Recorder { limits, ..self }
+    }
+
+    /// Activations, their gradients and the weights of products are stored like this.
+    pub fn storing(self, precision: Precision) -> Recorder<'p> {
+        Recorder { precision, ..self }
+    }
+
+    /// How activations are stored.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// Every parameter gradient is added to what earlier plans left: gradient accumulation over micro-batches.

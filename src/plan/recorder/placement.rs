@@ -60,6 +60,7 @@ impl Recorder<'_> {
             outputs: self.outputs,
             arena_words,
             arena_lower_bound: arena::lower_bound(&lifetimes),
+            precision: self.precision,
             values: self.values,
             places,
         }

@@ -12,8 +12,13 @@ impl<'p> Recorder<'p> {
         &self.values[value.0 as usize]
     }
 
-    /// A new f32 intermediate value.
+    /// A new intermediate value, stored in the plan's precision.
     pub fn value(&mut self, name: &str, rows: Extent, width: u32) -> Value {
+        self.add(name, rows, width, self.precision.dtype(), Home::Arena)
+    }
+
+    /// A new intermediate value that is f32 in every plan: statistics, losses, partial sums.
+    pub fn exact(&mut self, name: &str, rows: Extent, width: u32) -> Value {
         self.add(name, rows, width, DType::F32, Home::Arena)
     }
 
@@ -60,6 +65,21 @@ impl<'p> Recorder<'p> {
         Ok(self.place_at(names[0], Space::Params, start, Extent::fixed(rows), width, DType::F32))
     }
 
+    /// A parameter as products read it: its copy in the plan's precision, or itself where that is f32. Gradients belong to
+    /// the parameter.
+    ///
+    /// # Panics
+    /// If the parameter begins at an odd element: [`ParamTable`](crate::plan::ParamTable) aligns them.
+    pub fn stored(&mut self, param: Value) -> Value {
+        let info = self.info(param).clone();
+        let (Home::At(Space::Params, offset), true) = (info.home, self.precision.has_shadow()) else {
+            return param;
+        };
+        assert!(offset.is_multiple_of(2), "parameters are aligned");
+        let dtype = self.precision.dtype();
+        self.place_at(&info.label, Space::Shadow, offset / 2, info.rows, info.width, dtype)
+    }
+
     /// Any fixed range of a buffer as a value that counts as written: the flat parameter buffer for AdamW.
     pub fn range(&mut self, name: &str, space: Space, range: Range<usize>) -> Value {
         let (rows, width) = (Extent::fixed(1), range.len() as u32);
@@ -82,7 +102,7 @@ impl<'p> Recorder<'p> {
 
     /// An input of the plan, part of the one upload per step. A name that was declared before is that input.
     pub fn input(&mut self, name: &'static str, rows: Extent, width: u32, dtype: DType) -> Value {
-        let words = rows.capacity as usize * width as usize;
+        let words = dtype.words(rows.capacity as usize * width as usize);
         if let Some(port) = self.inputs.iter().find(|port| port.name == name) {
             return self.by_place[&(Space::Inputs, port.offset)];
         }
@@ -94,15 +114,15 @@ impl<'p> Recorder<'p> {
         self.place_at(name, Space::Inputs, offset, rows, width, dtype)
     }
 
-    /// An input that gradients flow to (tests of single ops).
+    /// An input in the plan's precision that gradients flow to (tests of single ops).
     pub fn differentiable_input(&mut self, name: &'static str, rows: Extent, width: u32) -> Value {
-        let value = self.input(name, rows, width, DType::F32);
+        let value = self.input(name, rows, width, self.precision.dtype());
         let info = &mut self.values[value.0 as usize];
         (info.needs_gradient, info.has_backward) = (true, true);
         value
     }
 
-    /// An output of the plan, readable by the host after the run.
+    /// An f32 output of the plan, readable by the host after the run.
     pub fn output(&mut self, name: &'static str, rows: Extent, width: u32) -> Value {
         let words = rows.capacity as usize * width as usize;
         let offset = self.outputs.last().map_or(0, |port| aligned(port.offset + port.words));
@@ -114,7 +134,7 @@ impl<'p> Recorder<'p> {
     /// in parts takes views of its operand's whole gradient.
     ///
     /// # Panics
-    /// If the rows are not all the value's: a mistake in an op's record function.
+    /// If the rows are not all the value's, or begin in the middle of a word: a mistake in an op's record function.
     pub fn view(&mut self, value: Value, start: u32, capacity: u32) -> Value {
         let value = self.current(value);
         let info = self.info(value).clone();
@@ -122,7 +142,10 @@ impl<'p> Recorder<'p> {
             start <= info.rows.capacity && capacity <= info.rows.capacity - start,
             "a view stays inside its value"
         );
-        let offset = start as usize * info.width as usize;
+        let elements = start as usize * info.width as usize;
+        let words = elements * info.dtype.bytes();
+        assert!(words.is_multiple_of(4), "a view begins with a word");
+        let offset = words / 4;
         let home = match info.home {
             Home::View(base, at) => Home::View(base, at + offset),
             Home::At(space, at) => Home::At(space, at + offset),
@@ -161,7 +184,7 @@ impl<'p> Recorder<'p> {
     fn place_at(&mut self, name: &str, space: Space, offset: usize, rows: Extent, width: u32, dtype: DType) -> Value {
         if let Some(&value) = self.by_place.get(&(space, offset)) {
             let info = self.info(value);
-            if (info.rows, info.width) == (rows, width) {
+            if (info.rows, info.width, info.dtype) == (rows, width, dtype) {
                 return value;
             }
         }
