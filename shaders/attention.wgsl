@@ -25,13 +25,13 @@ struct Constants {
 
 @group(0) @binding(1) var<uniform> constants: Constants;
 
-@group(0) @binding(2) var<storage, read_write> qkv: array<f32>;        // [tokens, 3 h]
+@group(0) @binding(2) var<storage, read_write> qkv: array<Stored>;     // [tokens, 3 h]
 @group(0) @binding(3) var<storage, read_write> cu_seqlens: array<u32>; // [sequences + 1, 1]
-@group(0) @binding(4) var<storage, read_write> out: array<f32>;        // [tokens, h]
+@group(0) @binding(4) var<storage, read_write> out: array<Stored>;     // [tokens, h]
 @group(0) @binding(5) var<storage, read_write> lse: array<f32>;        // [tokens, heads]
-@group(0) @binding(6) var<storage, read_write> dout: array<f32>;       // [tokens, h]
+@group(0) @binding(6) var<storage, read_write> dout: array<Stored>;    // [tokens, h]
 @group(0) @binding(7) var<storage, read_write> delta: array<f32>;      // [tokens, heads]
-@group(0) @binding(8) var<storage, read_write> dqkv: array<f32>;       // [tokens, 3 h]
+@group(0) @binding(8) var<storage, read_write> dqkv: array<Stored>;    // [tokens, 3 h]
 
 const Q = 0u; // parts of a row of qkv
 const K = 1u;
@@ -107,11 +107,11 @@ fn qkv_quad(at: Place, row: u32, part: u32, quad: u32) -> vec4<f32> {
     }
     let i = word((at.begin + row) * 3u + part, at.head, quad);
     if HEAD_SIZE % 4u == 0u || 4u * quad + 3u < HEAD_SIZE {
-        return vec4<f32>(qkv[i], qkv[i + 1u], qkv[i + 2u], qkv[i + 3u]);
+        return vec4<f32>(vec4<Stored>(qkv[i], qkv[i + 1u], qkv[i + 2u], qkv[i + 3u]));
     }
     var x = vec4<f32>();
     for (var column = 0u; column < HEAD_SIZE % 4u; column += 1u) {
-        x[column] = qkv[i + column];
+        x[column] = f32(qkv[i + column]);
     }
     return x;
 }
@@ -123,11 +123,11 @@ fn dout_quad(at: Place, row: u32, quad: u32) -> vec4<f32> {
     }
     let i = word(at.begin + row, at.head, quad);
     if HEAD_SIZE % 4u == 0u || 4u * quad + 3u < HEAD_SIZE {
-        return vec4<f32>(dout[i], dout[i + 1u], dout[i + 2u], dout[i + 3u]);
+        return vec4<f32>(vec4<Stored>(dout[i], dout[i + 1u], dout[i + 2u], dout[i + 3u]));
     }
     var x = vec4<f32>();
     for (var column = 0u; column < HEAD_SIZE % 4u; column += 1u) {
-        x[column] = dout[i + column];
+        x[column] = f32(dout[i + column]);
     }
     return x;
 }
@@ -347,7 +347,7 @@ fn attention_forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_inv
             let i = word(at.begin + at.row + row, at.head, quad);
             for (var column = 0u; column < 4u; column += 1u) {
                 if at.row + row < at.length && 4u * quad + column < HEAD_SIZE {
-                    out[i + column] = rows[row][column];
+                    out[i + column] = Stored(rows[row][column]);
                 }
             }
         }
@@ -364,7 +364,7 @@ fn attention_delta(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoc
     let first = token * constants.h + group.y * HEAD_SIZE;
     var sum = 0.0;
     for (var column = 0u; column < HEAD_SIZE; column += 1u) {
-        sum = fma(out[first + column], dout[first + column], sum);
+        sum = fma(f32(out[first + column]), f32(dout[first + column]), sum);
     }
     delta[token * constants.heads + group.y] = sum;
 }
@@ -377,7 +377,7 @@ fn store_dqkv(gradient: ptr<function, Part>, at: Place, part: u32) {
             let i = word((at.begin + at.row + row) * 3u + part, at.head, quad);
             for (var column = 0u; column < 4u; column += 1u) {
                 if at.row + row < at.length && 4u * quad + column < HEAD_SIZE {
-                    dqkv[i + column] = rows[row][column];
+                    dqkv[i + column] = Stored(rows[row][column]);
                 }
             }
         }

@@ -12,7 +12,7 @@ struct Constants {
 
 @group(0) @binding(1) var<uniform> constants: Constants;
 
-@group(0) @binding(2) var<storage, read_write> dy: array<f32>;       // [rows, width]
+@group(0) @binding(2) var<storage, read_write> dy: array<Stored>;    // [rows, width]
 @group(0) @binding(3) var<storage, read_write> partials: array<f32>; // [blocks, width]
 @group(0) @binding(4) var<storage, read_write> d: array<f32>;        // [1, width]
 
@@ -30,7 +30,7 @@ fn bias_grad_partial(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_inv
     var sum = 0.0;
     if column < constants.width {
         for (var row = first + thread / COLUMNS; row < end; row += GROUPS) {
-            sum += dy[row * constants.width + column];
+            sum += f32(dy[row * constants.width + column]);
         }
     }
     let total = group_sum(thread, sum);

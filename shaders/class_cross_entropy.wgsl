@@ -10,11 +10,11 @@ struct Constants {
 
 @group(0) @binding(1) var<uniform> constants: Constants;
 
-@group(0) @binding(2) var<storage, read_write> logits: array<f32>;  // [rows, classes]
-@group(0) @binding(3) var<storage, read_write> labels: array<u32>;  // [rows, 1]
-@group(0) @binding(4) var<storage, read_write> losses: array<f32>;  // [rows, 1]
-@group(0) @binding(5) var<storage, read_write> weights: array<f32>; // [rows, 1]
-@group(0) @binding(6) var<storage, read_write> dlogits: array<f32>; // [rows, classes]
+@group(0) @binding(2) var<storage, read_write> logits: array<Stored>;  // [rows, classes]
+@group(0) @binding(3) var<storage, read_write> labels: array<u32>;     // [rows, 1]
+@group(0) @binding(4) var<storage, read_write> losses: array<f32>;     // [rows, 1]
+@group(0) @binding(5) var<storage, read_write> weights: array<f32>;    // [rows, 1]
+@group(0) @binding(6) var<storage, read_write> dlogits: array<Stored>; // [rows, classes]
 
 // Largest logit of a row and the sum of exp(z - most).
 struct Softmax {
@@ -28,13 +28,13 @@ fn live_rows() -> u32 {
 
 fn softmax(row: u32) -> Softmax {
     let first = row * constants.classes;
-    var most = logits[first];
+    var most = f32(logits[first]);
     for (var column = 1u; column < constants.classes; column += 1u) {
-        most = max(most, logits[first + column]);
+        most = max(most, f32(logits[first + column]));
     }
     var sum = 0.0;
     for (var column = 0u; column < constants.classes; column += 1u) {
-        sum += exp_f32(logits[first + column] - most);
+        sum += exp_f32(f32(logits[first + column]) - most);
     }
     return Softmax(most, sum);
 }
@@ -47,10 +47,10 @@ fn class_cross_entropy_loss(@builtin(global_invocation_id) id: vec3<u32>) {
         return;
     }
     let s = softmax(row);
-    losses[row] = log_f32(s.sum) - (logits[row * constants.classes + labels[row]] - s.most);
+    losses[row] = log_f32(s.sum) - (f32(logits[row * constants.classes + labels[row]]) - s.most);
 }
 
-// dlogits (+)= weight (softmax(logits) - onehot(label))
+// dlogits (+)= weight loss_scale (softmax(logits) - onehot(label))
 @compute @workgroup_size(256)
 fn class_cross_entropy_gradient(@builtin(global_invocation_id) id: vec3<u32>) {
     let row = id.x;
@@ -58,14 +58,14 @@ fn class_cross_entropy_gradient(@builtin(global_invocation_id) id: vec3<u32>) {
         return;
     }
     let s = softmax(row);
-    let weight = weights[row];
+    let weight = weights[row] * step_float(LOSS_SCALE);
     for (var column = 0u; column < constants.classes; column += 1u) {
         let element = row * constants.classes + column;
-        let d = exp_f32(logits[element] - s.most) * (weight / s.sum) - select(0.0, weight, column == labels[row]);
+        let d = exp_f32(f32(logits[element]) - s.most) * (weight / s.sum) - select(0.0, weight, column == labels[row]);
         if constants.accumulate_dlogits != 0u {
-            dlogits[element] += d;
+            dlogits[element] = Stored(f32(dlogits[element]) + d);
         } else {
-            dlogits[element] = d;
+            dlogits[element] = Stored(d);
         }
     }
 }

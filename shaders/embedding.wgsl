@@ -20,8 +20,8 @@ struct Constants {
 @group(0) @binding(4) var<storage, read_write> word: array<f32>;            // [vocabulary, width]
 @group(0) @binding(5) var<storage, read_write> position: array<f32>;        // [longest, width]
 @group(0) @binding(6) var<storage, read_write> segment: array<f32>;         // [segments, width]
-@group(0) @binding(7) var<storage, read_write> y: array<f32>;               // [tokens, width]
-@group(0) @binding(8) var<storage, read_write> dy: array<f32>;              // [tokens, width]
+@group(0) @binding(7) var<storage, read_write> y: array<Stored>;            // [tokens, width]
+@group(0) @binding(8) var<storage, read_write> dy: array<Stored>;           // [tokens, width]
 @group(0) @binding(9) var<storage, read_write> sorted_rows: array<u32>;     // [tokens, 1]
 @group(0) @binding(10) var<storage, read_write> bucket_ids: array<u32>;     // [buckets, 1]
 @group(0) @binding(11) var<storage, read_write> bucket_offsets: array<u32>; // [bounds, 1]
@@ -44,7 +44,7 @@ fn embedding_forward(
     let id = ids[token];
     let at = positions[token];
     for (var column = thread; column < width; column += 256u) {
-        y[token * width + column] = word[id * width + column] + position[at * width + column] + segment[column];
+        y[token * width + column] = Stored(word[id * width + column] + position[at * width + column] + segment[column]);
     }
 }
 
@@ -65,7 +65,7 @@ fn embedding_word_backward(
     for (var column = thread; column < width; column += 256u) {
         var sum = dword[id * width + column];
         for (var place = bucket_offsets[bucket]; place < end; place += 1u) {
-            sum += dy[sorted_rows[place] * width + column];
+            sum += f32(dy[sorted_rows[place] * width + column]);
         }
         dword[id * width + column] = sum;
     }
@@ -88,7 +88,7 @@ fn embedding_position_backward(
         for (var sequence = 0u; sequence < sequences; sequence += 1u) {
             let row = cu_seqlens[sequence] + at;
             if row < cu_seqlens[sequence + 1u] {
-                sum += dy[row * width + column];
+                sum += f32(dy[row * width + column]);
             }
         }
         dposition[at * width + column] = sum;

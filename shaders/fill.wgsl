@@ -9,7 +9,7 @@ struct Constants {
 
 @group(0) @binding(1) var<uniform> constants: Constants;
 
-@group(0) @binding(2) var<storage, read_write> x: array<f32>; // [rows, width]
+@group(0) @binding(2) var<storage, read_write> x: array<Stored>; // [rows, width]
 
 @compute @workgroup_size(256)
 fn fill_zero(
@@ -19,6 +19,6 @@ fn fill_zero(
 ) {
     let element = covered_element(group, groups, thread);
     if element < live(constants.rows, constants.rows_count, constants.rows_start) * constants.width {
-        x[element] = 0.0;
+        x[element] = Stored(0.0);
     }
 }

@@ -10,11 +10,11 @@ struct Constants {
 
 @group(0) @binding(1) var<uniform> constants: Constants;
 
-@group(0) @binding(2) var<storage, read_write> x: array<f32>;     // [rows, width]
+@group(0) @binding(2) var<storage, read_write> x: array<Stored>;  // [rows, width]
 @group(0) @binding(3) var<storage, read_write> index: array<u32>; // [picked, 1]
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;     // [picked, width]
-@group(0) @binding(5) var<storage, read_write> dy: array<f32>;    // [picked, width]
-@group(0) @binding(6) var<storage, read_write> dx: array<f32>;    // [rows, width]
+@group(0) @binding(4) var<storage, read_write> y: array<Stored>;  // [picked, width]
+@group(0) @binding(5) var<storage, read_write> dy: array<Stored>; // [picked, width]
+@group(0) @binding(6) var<storage, read_write> dx: array<Stored>; // [rows, width]
 
 fn live_picked() -> u32 {
     return live(constants.picked, constants.picked_count, constants.picked_start);
@@ -50,6 +50,7 @@ fn gather_backward(
     }
     let row = index[picked];
     for (var column = thread; column < constants.width; column += 256u) {
-        dx[row * constants.width + column] += dy[picked * constants.width + column];
+        let element = row * constants.width + column;
+        dx[element] = Stored(f32(dx[element]) + f32(dy[picked * constants.width + column]));
     }
 }

@@ -9,9 +9,9 @@ struct Constants {
 
 @group(0) @binding(1) var<uniform> constants: Constants;
 
-@group(0) @binding(2) var<storage, read_write> da: array<f32>; // [rows, width]
-@group(0) @binding(3) var<storage, read_write> z: array<f32>;  // [rows, width]
-@group(0) @binding(4) var<storage, read_write> dz: array<f32>; // [rows, width]
+@group(0) @binding(2) var<storage, read_write> da: array<Stored>; // [rows, width]
+@group(0) @binding(3) var<storage, read_write> z: array<Stored>;  // [rows, width]
+@group(0) @binding(4) var<storage, read_write> dz: array<Stored>; // [rows, width]
 
 @compute @workgroup_size(256)
 fn gelu_backward(
@@ -21,6 +21,6 @@ fn gelu_backward(
 ) {
     let element = covered_element(group, groups, thread);
     if element < live(constants.rows, constants.rows_count, constants.rows_start) * constants.width {
-        dz[element] = da[element] * gelu_derivative(z[element]);
+        dz[element] = Stored(f32(da[element]) * gelu_derivative(f32(z[element])));
     }
 }

@@ -24,16 +24,16 @@ struct Constants {
 
 @group(0) @binding(1) var<uniform> constants: Constants;
 
-@group(0) @binding(2) var<storage, read_write> x: array<vec4<f32>>;  // [rows, k]
-@group(0) @binding(3) var<storage, read_write> w: array<vec4<f32>>;  // [n, k]
-@group(0) @binding(4) var<storage, read_write> b: array<f32>;  // [1, n]
-@group(0) @binding(5) var<storage, read_write> y: array<f32>;  // [rows, n]
-@group(0) @binding(6) var<storage, read_write> z: array<f32>;  // [rows, n]; in backward_gelu [rows, k]
-@group(0) @binding(7) var<storage, read_write> a: array<f32>;  // [rows, n]
-@group(0) @binding(8) var<storage, read_write> dy: array<vec4<f32>>; // [rows, n]
-@group(0) @binding(9) var<storage, read_write> dx: array<f32>; // [rows, k]
-@group(0) @binding(10) var<storage, read_write> dz: array<f32>; // [rows, k]
-@group(0) @binding(11) var<storage, read_write> dw: array<f32>; // [n, k]
+@group(0) @binding(2) var<storage, read_write> x: array<vec4<Stored>>;  // [rows, k]
+@group(0) @binding(3) var<storage, read_write> w: array<vec4<Stored>>;  // [n, k]
+@group(0) @binding(4) var<storage, read_write> b: array<f32>;           // [1, n]
+@group(0) @binding(5) var<storage, read_write> y: array<Stored>;        // [rows, n]
+@group(0) @binding(6) var<storage, read_write> z: array<Stored>;        // [rows, n]; in backward_gelu [rows, k]
+@group(0) @binding(7) var<storage, read_write> a: array<Stored>;        // [rows, n]
+@group(0) @binding(8) var<storage, read_write> dy: array<vec4<Stored>>; // [rows, n]
+@group(0) @binding(9) var<storage, read_write> dx: array<Stored>;       // [rows, k]
+@group(0) @binding(10) var<storage, read_write> dz: array<Stored>;      // [rows, k]
+@group(0) @binding(11) var<storage, read_write> dw: array<f32>;         // [n, k]
 
 const ROW_QUADS = TILE_ROWS / 4u;
 const COLUMN_QUADS = TILE_COLUMNS / 4u;
@@ -72,11 +72,11 @@ fn x_quad(row: u32, column: u32) -> vec4<f32> {
     }
     let word = row * constants.k + column;
     if constants.k % 4u == 0u {
-        return x[word / 4u];
+        return vec4<f32>(x[word / 4u]);
     }
     var quad = vec4<f32>();
     for (var i = 0u; i < min(4u, constants.k - column); i += 1u) {
-        quad[i] = x[(word + i) / 4u][(word + i) % 4u];
+        quad[i] = f32(x[(word + i) / 4u][(word + i) % 4u]);
     }
     return quad;
 }
@@ -88,11 +88,11 @@ fn w_quad(row: u32, column: u32) -> vec4<f32> {
     }
     let word = row * constants.k + column;
     if constants.k % 4u == 0u {
-        return w[word / 4u];
+        return vec4<f32>(w[word / 4u]);
     }
     var quad = vec4<f32>();
     for (var i = 0u; i < min(4u, constants.k - column); i += 1u) {
-        quad[i] = w[(word + i) / 4u][(word + i) % 4u];
+        quad[i] = f32(w[(word + i) / 4u][(word + i) % 4u]);
     }
     return quad;
 }
@@ -104,11 +104,11 @@ fn dy_quad(row: u32, column: u32) -> vec4<f32> {
     }
     let word = row * constants.n + column;
     if constants.n % 4u == 0u {
-        return dy[word / 4u];
+        return vec4<f32>(dy[word / 4u]);
     }
     var quad = vec4<f32>();
     for (var i = 0u; i < min(4u, constants.n - column); i += 1u) {
-        quad[i] = dy[(word + i) / 4u][(word + i) % 4u];
+        quad[i] = f32(dy[(word + i) / 4u][(word + i) % 4u]);
     }
     return quad;
 }
@@ -254,7 +254,7 @@ fn gemm_forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocati
             let word = row * constants.n + column;
             for (var i = 0u; i < 4u; i += 1u) {
                 if column + i < constants.n {
-                    y[word + i] = c[quad][i] + b[column + i];
+                    y[word + i] = Stored(c[quad][i] + b[column + i]);
                 }
             }
         }
@@ -278,8 +278,8 @@ fn gemm_forward_gelu(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_inv
             if row < rows && column + i < constants.n {
                 let word = row * constants.n + column + i;
                 let sum = sums[i] + b[column + i];
-                z[word] = sum;
-                a[word] = gelu(sum);
+                z[word] = Stored(sum);
+                a[word] = Stored(gelu(sum));
             }
         }
     }
@@ -302,9 +302,9 @@ fn gemm_backward_input(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_i
             for (var i = 0u; i < 4u; i += 1u) {
                 if column + i < constants.k {
                     if constants.accumulate_dx != 0u {
-                        dx[word + i] += c[quad][i];
+                        dx[word + i] = Stored(f32(dx[word + i]) + c[quad][i]);
                     } else {
-                        dx[word + i] = c[quad][i];
+                        dx[word + i] = Stored(c[quad][i]);
                     }
                 }
             }
@@ -328,7 +328,7 @@ fn gemm_backward_gelu(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_in
         for (var i = 0u; i < 4u; i += 1u) {
             if row < rows && column + i < constants.k {
                 let word = row * constants.k + column + i;
-                dz[word] = sums[i] * gelu_derivative(z[word]);
+                dz[word] = Stored(sums[i] * gelu_derivative(f32(z[word])));
             }
         }
     }

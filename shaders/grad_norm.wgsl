@@ -30,7 +30,7 @@ fn grad_norm_partial(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_inv
     }
 }
 
-// norm = sqrt(sum of partials)
+// norm = sqrt(sum of partials) / loss_scale
 @compute @workgroup_size(256)
 fn grad_norm_finish(@builtin(local_invocation_index) thread: u32) {
     var squares = 0.0;
@@ -39,6 +39,6 @@ fn grad_norm_finish(@builtin(local_invocation_index) thread: u32) {
     }
     let total = workgroup_sum(thread, squares);
     if thread == 0u {
-        norm[0] = sqrt(total);
+        norm[0] = sqrt(total) * step_float(INVERSE_LOSS_SCALE);
     }
 }

@@ -24,17 +24,17 @@ struct Constants {
 
 @group(0) @binding(1) var<uniform> constants: Constants;
 
-@group(0) @binding(2) var<storage, read_write> s: array<f32>;               // [rows, width]
-@group(0) @binding(3) var<storage, read_write> residual: array<f32>;        // [rows, width]
-@group(0) @binding(4) var<storage, read_write> gamma: array<f32>;           // [1, width]
-@group(0) @binding(5) var<storage, read_write> beta: array<f32>;            // [1, width]
-@group(0) @binding(6) var<storage, read_write> y: array<f32>;               // [rows, width]
-@group(0) @binding(7) var<storage, read_write> stats: array<f32>;           // [rows, 2]: mean, rstd
-@group(0) @binding(8) var<storage, read_write> dy: array<f32>;              // [rows, width]
-@group(0) @binding(9) var<storage, read_write> dx: array<f32>;              // [rows, width]
-@group(0) @binding(10) var<storage, read_write> dresidual: array<f32>;      // [rows, width]
+@group(0) @binding(2) var<storage, read_write> s: array<Stored>;             // [rows, width]
+@group(0) @binding(3) var<storage, read_write> residual: array<Stored>;      // [rows, width]
+@group(0) @binding(4) var<storage, read_write> gamma: array<f32>;            // [1, width]
+@group(0) @binding(5) var<storage, read_write> beta: array<f32>;             // [1, width]
+@group(0) @binding(6) var<storage, read_write> y: array<Stored>;             // [rows, width]
+@group(0) @binding(7) var<storage, read_write> stats: array<f32>;            // [rows, 2]: mean, rstd
+@group(0) @binding(8) var<storage, read_write> dy: array<Stored>;            // [rows, width]
+@group(0) @binding(9) var<storage, read_write> dx: array<Stored>;            // [rows, width]
+@group(0) @binding(10) var<storage, read_write> dresidual: array<Stored>;    // [rows, width]
 @group(0) @binding(11) var<storage, read_write> dgamma_partials: array<f32>; // [blocks, width]
-@group(0) @binding(12) var<storage, read_write> dbeta_partials: array<f32>; // [blocks, width]
+@group(0) @binding(12) var<storage, read_write> dbeta_partials: array<f32>;  // [blocks, width]
 
 const BLOCK_ROWS = 64u;
 const TEAM = 32u; // threads that share a row
@@ -91,11 +91,11 @@ fn factor(element: u32) -> f32 {
 fn s_quad(row: u32, column: u32) -> vec4<f32> {
     let word = row * constants.width + column;
     if column + 3u < constants.width {
-        return vec4<f32>(s[word], s[word + 1u], s[word + 2u], s[word + 3u]);
+        return vec4<f32>(vec4<Stored>(s[word], s[word + 1u], s[word + 2u], s[word + 3u]));
     }
     var quad = vec4<f32>();
     for (var i = 0u; column + i < constants.width; i += 1u) {
-        quad[i] = s[word + i];
+        quad[i] = f32(s[word + i]);
     }
     return quad;
 }
@@ -103,11 +103,11 @@ fn s_quad(row: u32, column: u32) -> vec4<f32> {
 fn residual_quad(row: u32, column: u32) -> vec4<f32> {
     let word = row * constants.width + column;
     if column + 3u < constants.width {
-        return vec4<f32>(residual[word], residual[word + 1u], residual[word + 2u], residual[word + 3u]);
+        return vec4<f32>(vec4<Stored>(residual[word], residual[word + 1u], residual[word + 2u], residual[word + 3u]));
     }
     var quad = vec4<f32>();
     for (var i = 0u; column + i < constants.width; i += 1u) {
-        quad[i] = residual[word + i];
+        quad[i] = f32(residual[word + i]);
     }
     return quad;
 }
@@ -115,11 +115,11 @@ fn residual_quad(row: u32, column: u32) -> vec4<f32> {
 fn dy_quad(row: u32, column: u32) -> vec4<f32> {
     let word = row * constants.width + column;
     if column + 3u < constants.width {
-        return vec4<f32>(dy[word], dy[word + 1u], dy[word + 2u], dy[word + 3u]);
+        return vec4<f32>(vec4<Stored>(dy[word], dy[word + 1u], dy[word + 2u], dy[word + 3u]));
     }
     var quad = vec4<f32>();
     for (var i = 0u; column + i < constants.width; i += 1u) {
-        quad[i] = dy[word + i];
+        quad[i] = f32(dy[word + i]);
     }
     return quad;
 }
@@ -207,7 +207,7 @@ fn layer_norm_forward(
         let element = row * width + column;
         let result = normalised(row, column, moments) * factors(element);
         for (var i = 0u; i < min(4u, width - column); i += 1u) {
-            y[element + i] = result[i];
+            y[element + i] = Stored(result[i]);
         }
     }
 }
@@ -226,11 +226,11 @@ fn layer_norm_residual_forward(
     if row < rows {
         for (var column = 4u * (thread % TEAM); column < width; column += 4u * TEAM) {
             let element = row * width + column;
-            let sums = residual_quad(row, column) + s_quad(row, column) * factors(element);
+            let sums = vec4<Stored>(residual_quad(row, column) + s_quad(row, column) * factors(element));
             for (var i = 0u; i < min(4u, width - column); i += 1u) {
                 s[element + i] = sums[i];
             }
-            sum += total(inside(column, sums));
+            sum += total(inside(column, vec4<f32>(sums)));
         }
     }
     let moments = statistics(row, rows, thread, sum);
@@ -240,7 +240,7 @@ fn layer_norm_residual_forward(
     for (var column = 4u * (thread % TEAM); column < width; column += 4u * TEAM) {
         let result = normalised(row, column, moments);
         for (var i = 0u; i < min(4u, width - column); i += 1u) {
-            y[row * width + column + i] = result[i];
+            y[row * width + column + i] = Stored(result[i]);
         }
     }
 }
@@ -325,9 +325,9 @@ fn layer_norm_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_i
                 for (var i = 0u; i < min(4u, width - column); i += 1u) {
                     let element = row * width + column + i;
                     if constants.accumulate_dx != 0u {
-                        dx[element] += d[i];
+                        dx[element] = Stored(f32(dx[element]) + d[i]);
                     } else {
-                        dx[element] = d[i];
+                        dx[element] = Stored(d[i]);
                     }
                 }
             }
@@ -351,11 +351,11 @@ fn layer_norm_residual_backward(@builtin(workgroup_id) group: vec3<u32>, @builti
                 for (var i = 0u; i < min(4u, width - column); i += 1u) {
                     let element = row * width + column + i;
                     if constants.accumulate_dresidual != 0u {
-                        dresidual[element] += d[i];
+                        dresidual[element] = Stored(f32(dresidual[element]) + d[i]);
                     } else {
-                        dresidual[element] = d[i];
+                        dresidual[element] = Stored(d[i]);
                     }
-                    dx[element] = dropped[i];
+                    dx[element] = Stored(dropped[i]);
                 }
             }
         }

@@ -14,14 +14,14 @@ struct Constants {
 
 @group(0) @binding(1) var<uniform> constants: Constants;
 
-@group(0) @binding(2) var<storage, read_write> logits: array<f32>;  // [rows, classes]
-@group(0) @binding(3) var<storage, read_write> labels: array<u32>;  // [rows, 1]
-@group(0) @binding(4) var<storage, read_write> weights: array<f32>; // [rows, 1]
-@group(0) @binding(5) var<storage, read_write> losses: array<f32>;  // [rows, 1]
+@group(0) @binding(2) var<storage, read_write> logits: array<Stored>; // [rows, classes]
+@group(0) @binding(3) var<storage, read_write> labels: array<u32>;    // [rows, 1]
+@group(0) @binding(4) var<storage, read_write> weights: array<f32>;   // [rows, 1]
+@group(0) @binding(5) var<storage, read_write> losses: array<f32>;    // [rows, 1]
 
 const LOWEST = -3.4028235e38;
 
-// losses = log sum exp(logits) - logits[label]; with train, logits = weight (softmax(logits) - onehot(label))
+// losses = log sum exp(logits) - logits[label]; with train, logits = weight loss_scale (softmax(logits) - onehot(label))
 @compute @workgroup_size(256)
 fn masked_cross_entropy_rows(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -37,7 +37,7 @@ fn masked_cross_entropy_rows(
     var own_most = LOWEST;
     var own_sum = 0.0;
     for (var column = thread; column < classes; column += 256u) {
-        let z = logits[first + column];
+        let z = f32(logits[first + column]);
         if z > own_most {
             own_sum = own_sum * exp_f32(own_most - z) + 1.0;
             own_most = z;
@@ -51,15 +51,15 @@ fn masked_cross_entropy_rows(
     // Every thread reads and writes its own columns only, the label's as well.
     let label = labels[row];
     if thread == label % 256u {
-        losses[row] = log_f32(sum) - (logits[first + label] - most);
+        losses[row] = log_f32(sum) - (f32(logits[first + label]) - most);
     }
     if constants.train == 0u {
         return;
     }
-    let weight = weights[row];
+    let weight = weights[row] * step_float(LOSS_SCALE);
     let scale = weight / sum;
     for (var column = thread; column < classes; column += 256u) {
-        let p = exp_f32(logits[first + column] - most) * scale;
-        logits[first + column] = p - select(0.0, weight, column == label);
+        let p = exp_f32(f32(logits[first + column]) - most) * scale;
+        logits[first + column] = Stored(p - select(0.0, weight, column == label));
     }
 }

@@ -13,7 +13,7 @@ use tlm::device::cpu::CpuDevice;
 use tlm::device::null::NullDevice;
 use tlm::device::{Device, Sizes};
 use tlm::hub::BertConfig;
-use tlm::kernel::StepParams;
+use tlm::kernel::{Precision, StepParams};
 use tlm::ops::adamw::Settings;
 use tlm::plan::{Limits, Space};
 
@@ -109,6 +109,7 @@ fn a_training_step_allocates_nothing() {
             head: plans::HeadUpdate::Joined,
         },
         Limits::default(),
+        Precision::F32,
     )
     .unwrap();
     let sizes = Sizes::of(params.words(), true, &[&joint, &update]);

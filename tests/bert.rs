@@ -18,7 +18,7 @@ use tlm::bert::{Capacity, initial_values, parameters, plans};
 use tlm::device::cpu::CpuDevice;
 use tlm::device::{Device, Sizes};
 use tlm::hub::BertConfig;
-use tlm::kernel::{Sizes as LiveSizes, StepParams};
+use tlm::kernel::{Precision, Sizes as LiveSizes, StepParams};
 use tlm::ops::adamw::Settings;
 use tlm::plan::{Limits, ParamTable, Plan, Space};
 
@@ -193,6 +193,7 @@ fn update() -> Plan {
             head: plans::HeadUpdate::Joined,
         },
         Limits::default(),
+        Precision::F32,
     )
     .unwrap()
 }

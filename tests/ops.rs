@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use harness::{Backend, walk};
 use tlm::device::cpu::CpuDevice;
 use tlm::device::{Device, Sizes};
+use tlm::kernel::Precision;
 use tlm::ops::REGISTRY;
 
 fn cpu(sizes: Sizes, threads: usize) -> Box<dyn Device> {
@@ -17,6 +18,7 @@ fn cpu(sizes: Sizes, threads: usize) -> Box<dyn Device> {
 fn every_op_agrees_with_its_f64_reference_on_the_cpu() {
     walk(&Backend {
         name: "cpu",
+        precision: Precision::F32,
         variants: |_| 1,
         configurations: &[&|sizes, _| cpu(sizes, 2), &|sizes, _| cpu(sizes, 1)],
     });

@@ -14,7 +14,7 @@ use tlm::bert::plans::{self, HeadUpdate, Optimizer};
 use tlm::device::cpu::CpuDevice;
 use tlm::device::null::NullDevice;
 use tlm::device::{Device, Sizes};
-use tlm::kernel::{Count, DType, Extent, StepParams};
+use tlm::kernel::{Count, DType, Extent, Precision, StepParams};
 use tlm::ops::adamw::{self, Settings, State};
 use tlm::ops::gemm::{Layer, linear};
 use tlm::ops::layer_norm::{Norm, residual_layer_norm};

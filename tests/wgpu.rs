@@ -23,7 +23,7 @@ use harness::plan::record;
 use harness::{Backend, walk};
 use tlm::device::wgpu::{Adapter, AdapterKind, Choice, Interface, Shader, Variants, WgpuDevice, list};
 use tlm::device::{Device, DeviceError, Sizes};
-use tlm::kernel::{Arg, Cost, Count, DType, Extent, File, Kernel, Source, StepParams};
+use tlm::kernel::{Arg, Cost, Count, DType, Extent, File, Kernel, Precision, Source, StepParams};
 use tlm::ops::case::keeps;
 use tlm::ops::layer_norm::{Norm, layer_norm};
 use tlm::ops::{REGISTRY, copy, gemm};
@@ -72,15 +72,29 @@ fn with_variant(adapter: &Adapter, sizes: Sizes, variant: usize) -> Box<dyn Devi
 
 #[test]
 fn every_op_with_wgsl_agrees_with_its_f64_reference() {
+    walk_in(Precision::F32);
+}
+
+#[test]
+fn every_op_that_stores_f16_agrees_with_its_f64_reference() {
+    walk_in(Precision::F16);
+}
+
+fn walk_in(precision: Precision) {
     let Some(choice) = choice() else { return };
     let start = Instant::now();
     let (checked, unchecked) = (
         Adapter::open(choice, true).unwrap(),
         Adapter::open(choice, false).unwrap(),
     );
-    println!("testing {}", checked.info());
+    println!("testing {} in {}", checked.info(), precision.name());
+    if !checked.stores(precision) {
+        println!("SKIPPED: the adapter does not store {}", precision.name());
+        return;
+    }
     walk(&Backend {
         name: "wgpu",
+        precision,
         variants: |kernel| kernel.wgsl.map_or(0, |source| source.variants.len()),
         configurations: &[&|sizes, n| with_variant(&checked, sizes, n), &|sizes, n| {
             with_variant(&unchecked, sizes, n)
@@ -101,8 +115,9 @@ fn every_op_agrees_at_other_widths_of_the_software_driver() {
     for width in ["128", "512"] {
         let mut run = std::process::Command::new(std::env::current_exe().unwrap());
         run.args([
-            "--exact",
             "every_op_with_wgsl_agrees_with_its_f64_reference",
+            "every_op_that_stores_f16_agrees_with_its_f64_reference",
+            "--exact",
             "--nocapture",
         ]);
         let output = run.env("LP_NATIVE_VECTOR_WIDTH", width).output().unwrap();
@@ -118,7 +133,14 @@ fn every_op_agrees_at_other_widths_of_the_software_driver() {
 #[test]
 fn every_shader_agrees_with_its_kernel_table() {
     let cases = REGISTRY.iter().flat_map(|op| (op.cases)());
-    let launches = cases.flat_map(|case| record(&case, Vec::new()).unwrap().plan.launches);
+    let launches = cases.flat_map(|case| {
+        let in_precision = |precision| record(&case, Vec::new(), precision).unwrap().plan.launches;
+        [Precision::F32, Precision::F16]
+            .map(in_precision)
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+    });
     for launch in launches {
         let kernel = launch.kernel;
         let Some(source) = &kernel.wgsl else { continue };

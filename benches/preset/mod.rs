@@ -7,7 +7,7 @@ mod packed;
 use tlm::bert::{Capacity, initial_values, parameters, plans};
 use tlm::device::{Device, Sizes};
 use tlm::hub::BertConfig;
-use tlm::kernel::StepParams;
+use tlm::kernel::{Precision, StepParams};
 use tlm::ops::adamw;
 use tlm::plan::{Limits, ParamTable, Plan, Space};
 
@@ -69,7 +69,7 @@ impl Training {
             .collect();
         Training {
             external: external.expect("sizes are supported"),
-            update: plans::update(&params, &optimizer, limits).expect("sizes are supported"),
+            update: plans::update(&params, &optimizer, limits, Precision::F32).expect("sizes are supported"),
             batch: Packed::random(&lengths, vocabulary as u32, 6, 1),
             config,
             params,

@@ -2,7 +2,8 @@
 //
 // They are a uniform block, so that everything that depends on them alone is the same for all threads and barriers may
 // stand behind it. Bindings of every shader: 0 step_params, 1 constants, from 2 on the tensors, all read_write and named
-// as in the kernel's argument table.
+// as in the kernel's argument table. Tensors of the plan's precision are arrays of Stored, which the host defines as f32 or
+// f16; all arithmetic is f32.
 
 @group(0) @binding(0) var<uniform> step_params: array<vec4<u32>, 8>;
 
@@ -15,6 +16,8 @@ const LEARNING_RATE = 8u;
 const BIAS_CORRECTION = 9u;
 const HEAD_BIAS_CORRECTION = 10u;
 const CLIP_NORM = 11u;
+const LOSS_SCALE = 12u;
+const INVERSE_LOSS_SCALE = 13u;
 
 // The count of a symbol whose capacity is its live count.
 const FIXED = 0xffffffffu;

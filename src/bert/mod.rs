@@ -22,7 +22,7 @@ use crate::ops::gather::gather;
 use crate::ops::gemm::{Layer, feed_forward, linear, linear_gelu};
 use crate::ops::layer_norm::{Norm, layer_norm, residual_layer_norm};
 use crate::ops::masked_cross_entropy::{Masked, masked_cross_entropy};
-use crate::plan::{ALIGN, Init, ParamSpec, ParamTable, PlanError, Recorder, Value};
+use crate::plan::{Init, ParamSpec, ParamTable, PlanError, Recorder, Value};
 
 pub use init::initial_values;
 
@@ -236,15 +236,15 @@ fn mlm_head(
         let x = layer_norm(r, x, norm, 0.0)?;
         let decoder = r.param("bert.embeddings.word_embeddings.weight")?;
         let bias = r.param("cls.predictions.bias")?;
-        let chunk = (LOGITS_WORDS / config.vocab_size.max(1)).max(ALIGN) as u32;
-        let chunk = chunk - chunk % ALIGN as u32; // a chunk's rows are views
+        let unit = r.view_unit(); // a chunk's rows are views
+        let chunk = (LOGITS_WORDS / config.vocab_size.max(1)) as u32 / unit * unit;
         let rows = Masked {
             hidden: x,
             decoder: Layer { weight: decoder, bias },
             labels,
             weights,
         };
-        masked_cross_entropy(r, &rows, chunk, train)
+        masked_cross_entropy(r, &rows, chunk.max(unit), train)
     })
 }
 

@@ -12,7 +12,7 @@
 
 use super::{Capacity, Dropout, Inputs, encoder, mlm_head, task_head, task_loss};
 use crate::hub::BertConfig;
-use crate::kernel::Extent;
+use crate::kernel::{Extent, Precision};
 use crate::ops::{adamw, fill, grad_norm, sum};
 use crate::plan::{ALIGN, Limits, ParamTable, Plan, PlanError, Recorder, Space, Value};
 
@@ -56,6 +56,8 @@ pub struct Form {
     pub recompute: bool,
     /// Those of the device.
     pub limits: Limits,
+    /// How activations are stored.
+    pub precision: Precision,
 }
 
 /// Records the plan of a kind.
@@ -69,7 +71,9 @@ pub fn batch(
     capacity: &Capacity,
     form: Form,
 ) -> Result<Plan, PlanError> {
-    let mut r = Recorder::new(kind.name(), params).within(form.limits);
+    let mut r = Recorder::new(kind.name(), params)
+        .within(form.limits)
+        .storing(form.precision);
     if form.accumulate {
         r.accumulate_gradients();
     }
@@ -152,12 +156,17 @@ pub struct Optimizer {
     pub head: HeadUpdate,
 }
 
-/// Records the update of the parameters from their gradients, for a device with these limits.
+/// Records the update of the parameters from their gradients, for a device with these limits and plans of this precision.
 ///
 /// # Errors
 /// None on a table laid out by [`super::parameters`].
-pub fn update(params: &ParamTable, optimizer: &Optimizer, limits: Limits) -> Result<Plan, PlanError> {
-    let mut r = Recorder::new("update", params).within(limits);
+pub fn update(
+    params: &ParamTable,
+    optimizer: &Optimizer,
+    limits: Limits,
+    precision: Precision,
+) -> Result<Plan, PlanError> {
+    let mut r = Recorder::new("update", params).within(limits).storing(precision);
     loss_outputs(&mut r);
     let whole = 0..params.words();
     let gradients = r.ranges("gradients", Space::Grads, whole.clone(), grad_norm::UNIT);
@@ -171,7 +180,7 @@ pub fn update(params: &ParamTable, optimizer: &Optimizer, limits: Limits) -> Res
         HeadUpdate::Frozen => vec![(before, false), (after, false)],
     };
     for (range, head) in ranges {
-        for (piece, weights) in r.ranges("params", Space::Params, range, ALIGN) {
+        for (piece, weights) in r.ranges("params", Space::Params, range, 2 * ALIGN) {
             let decay = params.decay_words().clamp(piece.start, piece.end) - piece.start;
             let mut part = |name, space| r.range(name, space, piece.clone());
             let state = adamw::State {
@@ -179,6 +188,8 @@ pub fn update(params: &ParamTable, optimizer: &Optimizer, limits: Limits) -> Res
                 grads: part("grads", Space::Grads),
                 moment1: part("moment1", Space::Moment1),
                 moment2: part("moment2", Space::Moment2),
+                // Products read matrices alone, and those decay.
+                shadow: (decay > 0).then(|| r.shadow(piece.clone())).flatten(),
                 norm,
             };
             let settings = adamw::Settings {

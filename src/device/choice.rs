@@ -1,7 +1,11 @@
-//! Which device a user asks for: `auto`, `cpu`, `wgpu[:N]`, `cuda[:N]`, `null`.
+//! Which device a user asks for: `auto`, `cpu`, `wgpu[:N]`, `cuda[:N]`, `null`; and in which precision.
 
 use std::fmt;
 use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::kernel::Precision;
 
 /// Where to compute, as asked for on the command line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,6 +21,34 @@ pub enum DeviceChoice {
     Cuda(Option<usize>),
     /// Nothing is allocated, nothing runs.
     Null,
+}
+
+/// How activations are to be stored, as asked for in a configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PrecisionChoice {
+    /// What the device computes fastest with: bf16 or f16 on CUDA's matrix units, f32 elsewhere.
+    #[default]
+    Auto,
+    /// [`Precision::F32`].
+    F32,
+    /// [`Precision::F16`].
+    F16,
+    /// [`Precision::Bf16`].
+    Bf16,
+}
+
+impl PrecisionChoice {
+    /// The precision asked for; `fastest` where the choice is left to the device.
+    #[must_use]
+    pub fn or(self, fastest: Precision) -> Precision {
+        match self {
+            PrecisionChoice::Auto => fastest,
+            PrecisionChoice::F32 => Precision::F32,
+            PrecisionChoice::F16 => Precision::F16,
+            PrecisionChoice::Bf16 => Precision::Bf16,
+        }
+    }
 }
 
 impl FromStr for DeviceChoice {

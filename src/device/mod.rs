@@ -13,7 +13,7 @@ pub mod wgpu;
 
 use std::time::Duration;
 
-use crate::kernel::Access;
+use crate::kernel::{Access, Precision};
 use crate::plan::{Plan, Space, Value};
 
 pub use survey::{AdapterSurvey, CpuSurvey, CudaSurvey, KernelSupport, Survey, WgpuSurvey, adapters, survey};
@@ -163,10 +163,10 @@ pub enum DeviceError {
         available: usize,
     },
     /// A plan that stores elements in a form that the device does not compute with.
-    #[error("plan `{plan}` stores {precision}; {device} has {available}")]
+    #[error("{what} asks for {precision}; {device} has {available}")]
     Precision {
-        /// Plan.
-        plan: String,
+        /// Plan or key of the configuration.
+        what: String,
         /// What it stores.
         precision: &'static str,
         /// Device.
@@ -306,6 +306,18 @@ pub enum DeviceError {
         /// The backend's words and what to do.
         what: String,
     },
+}
+
+/// Writes the flat parameters, and their copies for plans of another precision than f32.
+///
+/// # Errors
+/// As [`Device::write`].
+pub fn write_params(device: &mut dyn Device, precision: Precision, params: &[f32]) -> Result<(), DeviceError> {
+    device.write(Space::Params, 0, bytemuck::cast_slice(params))?;
+    match precision.has_shadow() {
+        true => device.write(Space::Shadow, 0, &precision.pack(params)),
+        false => Ok(()),
+    }
 }
 
 /// Checks that a plan fits the buffers and that no launch writes what it also shows as another argument.

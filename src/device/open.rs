@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::choice::DeviceChoice;
+use super::choice::{DeviceChoice, PrecisionChoice};
 use super::cpu::CpuDevice;
 use super::null::NullDevice;
 use super::wgpu::{Adapter, Choice, Variants, WgpuDevice};
 use super::{Device, DeviceError, Sizes};
+use crate::kernel::Precision;
 use crate::plan::Limits;
 
 /// Environment variable that chooses kernel variants: `measured` (also without it), `first`, or pins `KERNEL=VARIANT,...`.
@@ -78,6 +79,32 @@ impl Target {
         match &self.hardware {
             Hardware::Cpu | Hardware::Null => Limits::default(),
             Hardware::Wgpu(adapter, _) => adapter.limits(),
+        }
+    }
+
+    /// The precision of plans for it.
+    ///
+    /// # Errors
+    /// [`DeviceError::Precision`] for one that it does not compute with.
+    pub fn precision(&self, choice: PrecisionChoice) -> Result<Precision, DeviceError> {
+        let precision = choice.or(Precision::F32);
+        let (has, device, available) = match &self.hardware {
+            Hardware::Cpu => (precision == Precision::F32, "the CPU".to_owned(), "f32"),
+            Hardware::Null => (true, "null".to_owned(), "everything"),
+            Hardware::Wgpu(adapter, _) => (
+                adapter.stores(precision),
+                adapter.info().to_string(),
+                adapter.precisions(),
+            ),
+        };
+        match has {
+            true => Ok(precision),
+            false => Err(DeviceError::Precision {
+                what: "model.precision".to_owned(),
+                precision: precision.name(),
+                device,
+                available,
+            }),
         }
     }
 

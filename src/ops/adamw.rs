@@ -49,7 +49,7 @@ pub static UPDATE: Kernel = Kernel {
     ],
     cuda: None,
     wgsl: Some(Source::new(WGSL, &["adamw"])),
-    cpu: run,
+    cpu: |call| update(call, call.f32_mut(0)),
     reserve: None,
     grid: |dims, _| cover(dims.size("width")),
     cost: |sizes| {
@@ -62,8 +62,38 @@ pub static UPDATE: Kernel = Kernel {
     },
 };
 
+/// The same, and the parameters' copy in the plan's precision.
+pub static UPDATE_WITH_SHADOW: Kernel = Kernel {
+    name: "adamw.with_shadow",
+    args: &[
+        Arg::inout("params", ["1", "width"]).f32(),
+        Arg::input("grads", ["1", "width"]).f32(),
+        Arg::inout("moment1", ["1", "width"]).f32(),
+        Arg::inout("moment2", ["1", "width"]).f32(),
+        Arg::input("norm", ["1", "1"]).f32(),
+        Arg::output("shadow", ["1", "width"]),
+    ],
+    constants: UPDATE.constants,
+    cuda: None,
+    wgsl: Some(Source::new(WGSL, &["adamw_with_shadow"])),
+    cpu: |call| {
+        let params = call.f32_mut(0);
+        update(call, params);
+        call.f32_mut(5).copy_from_slice(params);
+    },
+    reserve: None,
+    grid: UPDATE.grid,
+    cost: |sizes| {
+        let copied = Cost {
+            written: sizes.stored_bytes() * sizes.get("width"),
+            ..Cost::default()
+        };
+        (UPDATE.cost)(sizes) + copied
+    },
+};
+
 /// All kernels of the room.
-pub static KERNELS: &[&Kernel] = &[&UPDATE];
+pub static KERNELS: &[&Kernel] = &[&UPDATE, &UPDATE_WITH_SHADOW];
 
 /// What the optimiser reads and writes: ranges of the flat buffers `[1, words]`, all of one size.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +106,8 @@ pub struct State {
     pub moment1: Value,
     /// Second moment.
     pub moment2: Value,
+    /// The parameters' copy, where the plan's precision has one.
+    pub shadow: Option<Value>,
     /// Global norm of the gradients, `[1, 1]`, from [`grad_norm`](super::grad_norm).
     pub norm: Value,
 }
@@ -100,7 +132,7 @@ pub struct Settings {
 /// # Errors
 /// Shape mismatches; [`PlanError::ReadOnly`] in a plan that computes gradients.
 pub fn record(r: &mut Recorder, state: &State, settings: &Settings, decay_words: u32) -> Result<(), PlanError> {
-    let values = [state.params, state.grads, state.moment1, state.moment2, state.norm];
+    let mut values = vec![state.params, state.grads, state.moment1, state.moment2, state.norm];
     let constants = [
         ("decay_words", decay_words),
         ("beta1", settings.beta1.to_bits()),
@@ -109,10 +141,15 @@ pub fn record(r: &mut Recorder, state: &State, settings: &Settings, decay_words:
         ("weight_decay", settings.weight_decay.to_bits()),
         ("head", u32::from(settings.head)),
     ];
-    r.launch(&UPDATE, &values, &constants)
+    values.extend(state.shadow);
+    let kernel = match state.shadow {
+        Some(_) => &UPDATE_WITH_SHADOW,
+        None => &UPDATE,
+    };
+    r.launch(kernel, &values, &constants)
 }
 
-fn run(call: &Call) {
+fn update(call: &Call, params: &mut [f32]) {
     let (dims, step, norm) = (call.dims(), call.step(), call.f32(4)[0]);
     if !norm.is_finite() {
         return;
@@ -131,8 +168,7 @@ fn run(call: &Call) {
         rate: step.learning_rate * correction,
         decay: step.learning_rate * dims.float("weight_decay"),
     };
-    let chunks = call
-        .f32_mut(0)
+    let chunks = params
         .par_chunks_mut(CHUNK)
         .zip(call.f32(1).par_chunks(CHUNK))
         .zip(call.f32_mut(2).par_chunks_mut(CHUNK))
@@ -184,7 +220,7 @@ const SETTINGS: Settings = Settings {
 };
 
 /// Tensors: params, grads, moment1, moment2, norm.
-fn reference<R: Real>(decay_words: usize) -> Reference<R> {
+fn reference<R: Real>(decay_words: usize, shadow: bool) -> Reference<R> {
     Box::new(move |given: &Given<R>, _: &[Vec<R>]| {
         let (t, step) = (given.tensors, &given.step);
         let (real, one) = (|x: f32| R::from_f64(f64::from(x)), R::from_f64(1.0));
@@ -192,6 +228,7 @@ fn reference<R: Real>(decay_words: usize) -> Reference<R> {
         let lr = real(step.learning_rate);
         let ratio = real(step.clip_norm) / t[4][0];
         let clip = if ratio < one { ratio } else { one };
+        let clip = clip * real(step.inverse_loss_scale);
         let moment = |beta: R, old: R, new: R| beta * old + (one - beta) * new;
         let clipped: Vec<R> = t[1].iter().map(|&g| g * clip).collect();
         let first: Vec<R> = t[2].iter().zip(&clipped).map(|(&m, &g)| moment(beta1, m, g)).collect();
@@ -210,25 +247,27 @@ fn reference<R: Real>(decay_words: usize) -> Reference<R> {
             };
             p - lr * real(decay) * p
         };
-        let params = t[0].iter().enumerate().map(updated).collect();
+        let params: Vec<R> = t[0].iter().enumerate().map(updated).collect();
+        let mut outputs = vec![params.clone(), first, second];
+        outputs.extend(shadow.then_some(params));
         Expected {
-            outputs: vec![params, first, second],
+            outputs,
             gradients: Vec::new(),
         }
     })
 }
 
 /// No decay, decay up to the middle of a chunk of the CPU, decay everywhere; clipped, not clipped, a bound that is not
-/// reached; one word, chunks minus and plus one.
+/// reached; one word, chunks minus and plus one; with a copy of the parameters and without.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (words, decay_words, clip_norm) in [
-        (1, 0, f32::INFINITY),
-        (1, 1, 0.5),
-        (37, 20, 1.0),
-        (16_383, 16_383, 1e9),
-        (40_000, 16_385, 0.25),
-        (32_769, 0, f32::INFINITY),
+    for (words, decay_words, clip_norm, shadow) in [
+        (1, 0, f32::INFINITY, false),
+        (1, 1, 0.5, true),
+        (37, 20, 1.0, true),
+        (16_383, 16_383, 1e9, false),
+        (40_000, 16_385, 0.25, true),
+        (32_769, 0, f32::INFINITY, false),
     ] {
         let mut tensors: Vec<Tensor> = ["params", "grads", "moment1", "moment2", "norm"]
             .iter()
@@ -239,12 +278,13 @@ pub fn cases() -> Vec<Case> {
         }
         (tensors[4].width, tensors[4].data) = (1, vec![3.5]);
         cases.push(Case {
-            name: format!("adamw {words} words, {decay_words} decayed, clipped to {clip_norm}"),
+            name: format!("adamw {words} words, {decay_words} decayed, clipped to {clip_norm}, shadow {shadow}"),
             tensors,
             step: StepParams {
                 learning_rate: 0.125,
                 bias_correction: 0.75,
                 clip_norm,
+                inverse_loss_scale: if words > 32_768 { 0.5 } else { 1.0 },
                 ..StepParams::default()
             },
             record: Box::new(move |r, v| {
@@ -253,14 +293,18 @@ pub fn cases() -> Vec<Case> {
                     grads: v[1],
                     moment1: copy(r, v[2])?,
                     moment2: copy(r, v[3])?,
+                    shadow: shadow.then(|| r.value("shadow", Extent::fixed(1), words)),
                     norm: v[4],
                 };
                 record(r, &state, &SETTINGS, decay_words)?;
-                Ok(vec![state.params, state.moment1, state.moment2])
+                let outputs = [state.params, state.moment1, state.moment2];
+                Ok(outputs.into_iter().chain(state.shadow).collect())
             }),
-            upstream: vec![false; 3],
-            truth: reference(decay_words as usize),
-            naive: reference(decay_words as usize),
+            upstream: vec![false; 3 + usize::from(shadow)],
+            truth: reference(decay_words as usize, shadow),
+            naive: reference(decay_words as usize, shadow),
+            naive_f16: reference(decay_words as usize, shadow),
+            naive_bf16: reference(decay_words as usize, shadow),
         });
     }
     cases

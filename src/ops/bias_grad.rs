@@ -44,7 +44,7 @@ pub static PARTIAL: Kernel = Kernel {
         let elements = sizes.get("rows") * sizes.get("width");
         Cost {
             flops: elements,
-            read: 4 * elements,
+            read: sizes.stored_bytes() * elements,
             written: 4 * sizes.get("blocks") * sizes.get("width"),
         }
     },
@@ -172,7 +172,7 @@ pub fn cases() -> Vec<Case> {
             cases.push(Case {
                 name: format!("bias_grad {live} of {capacity} rows, width {width}, {times} times"),
                 tensors: vec![
-                    Tensor::random("dy", Role::Constant, rows, width),
+                    Tensor::random("dy", Role::Stored, rows, width),
                     Tensor::random("vector", Role::Param, Extent::fixed(1), width),
                 ],
                 step,
@@ -185,6 +185,8 @@ pub fn cases() -> Vec<Case> {
                 upstream: Vec::new(),
                 truth: reference(sizes.0, sizes.1, times),
                 naive: reference(sizes.0, sizes.1, times),
+                naive_f16: reference(sizes.0, sizes.1, times),
+                naive_bf16: reference(sizes.0, sizes.1, times),
             });
         }
     }

@@ -1,14 +1,16 @@
 //! Test cases that every op carries: inputs, a reference that is generic in the number type, what to compare.
 //!
-//! The reference is written once over [`Real`] and used twice: in f64 it is the truth (and central differences of its
-//! forward check its backward), in f32 it is the naive algorithm whose error sets the tolerance of the kernels.
+//! The reference is written once over [`Real`]: in f64 it is the truth (and central differences of its forward check its
+//! backward), in the precision under test it is the naive algorithm whose error sets the tolerance of the kernels. That of
+//! 16-bit storage is [`Mixed`]: arithmetic in f32, rounded wherever a plan would store a tensor or a product unit reads an
+//! operand; the reference says where with [`Real::stored`].
 
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
-use crate::kernel::{Count, DType, Extent, StepParams};
+use crate::kernel::{Count, DType, Extent, Precision, StepParams};
 use crate::plan::{PlanError, Recorder, Value};
 
-/// f32 or f64.
+/// f32, f64 or [`Mixed`].
 pub trait Real:
     Copy
     + PartialOrd
@@ -31,6 +33,10 @@ pub trait Real:
     fn ln(self) -> Self;
     /// Error function.
     fn erf(self) -> Self;
+    /// What remains of it in a tensor of the plan's precision.
+    fn stored(self) -> Self {
+        self
+    }
 }
 
 impl Real for f32 {
@@ -75,12 +81,84 @@ impl Real for f64 {
     }
 }
 
+/// An f32 of a plan that stores 16 bits: bf16, or else f16.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub struct Mixed<const BF16: bool>(f32);
+
+impl<const BF16: bool> Add for Mixed<BF16> {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Mixed(self.0 + other.0)
+    }
+}
+
+impl<const BF16: bool> Sub for Mixed<BF16> {
+    type Output = Self;
+    fn sub(self, other: Self) -> Self {
+        Mixed(self.0 - other.0)
+    }
+}
+
+impl<const BF16: bool> Mul for Mixed<BF16> {
+    type Output = Self;
+    fn mul(self, other: Self) -> Self {
+        Mixed(self.0 * other.0)
+    }
+}
+
+impl<const BF16: bool> Div for Mixed<BF16> {
+    type Output = Self;
+    fn div(self, other: Self) -> Self {
+        Mixed(self.0 / other.0)
+    }
+}
+
+impl<const BF16: bool> Neg for Mixed<BF16> {
+    type Output = Self;
+    fn neg(self) -> Self {
+        Mixed(-self.0)
+    }
+}
+
+impl<const BF16: bool> std::iter::Sum for Mixed<BF16> {
+    fn sum<I: Iterator<Item = Self>>(terms: I) -> Self {
+        Mixed(terms.map(|term| term.0).sum())
+    }
+}
+
+impl<const BF16: bool> Real for Mixed<BF16> {
+    fn from_f64(x: f64) -> Self {
+        Mixed(x as f32)
+    }
+    fn to_f64(self) -> f64 {
+        f64::from(self.0)
+    }
+    fn sqrt(self) -> Self {
+        Mixed(self.0.sqrt())
+    }
+    fn exp(self) -> Self {
+        Mixed(Real::exp(self.0))
+    }
+    fn ln(self) -> Self {
+        Mixed(Real::ln(self.0))
+    }
+    fn erf(self) -> Self {
+        Mixed(Real::erf(self.0))
+    }
+    fn stored(self) -> Self {
+        let precision = if BF16 { Precision::Bf16 } else { Precision::F16 };
+        Mixed(precision.round(self.0))
+    }
+}
+
 /// What a tensor of a case is to the recorder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// f32 input that gradients flow to.
+    /// Input in the plan's precision that gradients flow to.
     Input,
-    /// f32 input without a gradient: weights of a loss, upstream gradients.
+    /// Input in the plan's precision without a gradient: activations.
+    Stored,
+    /// f32 input without a gradient: weights of a loss, moments.
     Constant,
     /// u32 input: ids, offsets, labels.
     Index,
@@ -141,12 +219,12 @@ impl Tensor {
         }
     }
 
-    /// Type of the elements.
-    pub fn dtype(&self) -> DType {
-        if self.role == Role::Index {
-            DType::U32
-        } else {
-            DType::F32
+    /// Type of the elements in a plan of this precision.
+    pub fn dtype(&self, precision: Precision) -> DType {
+        match self.role {
+            Role::Index => DType::U32,
+            Role::Constant | Role::Param => DType::F32,
+            Role::Input | Role::Stored => precision.dtype(),
         }
     }
 }
@@ -199,6 +277,10 @@ pub struct Case {
     pub truth: Reference<f64>,
     /// The same algorithm in f32.
     pub naive: Reference<f32>,
+    /// The same in f32 with f16 storage.
+    pub naive_f16: Reference<Mixed<false>>,
+    /// The same in f32 with bf16 storage.
+    pub naive_bf16: Reference<Mixed<true>>,
 }
 
 /// Counts of a case: `live` rows of a kind in a plan of `capacity` rows.

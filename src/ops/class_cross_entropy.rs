@@ -44,7 +44,7 @@ pub static LOSS: Kernel = Kernel {
         let (rows, elements) = (sizes.get("rows"), sizes.get("rows") * sizes.get("classes"));
         Cost {
             flops: 22 * elements,
-            read: 4 * (elements + rows),
+            read: sizes.stored_bytes() * elements + 4 * rows,
             written: 4 * rows,
         }
     },
@@ -69,8 +69,8 @@ pub static GRADIENT: Kernel = Kernel {
         let (rows, elements) = (sizes.get("rows"), sizes.get("rows") * sizes.get("classes"));
         Cost {
             flops: 45 * elements,
-            read: 4 * (elements + 2 * rows),
-            written: 4 * elements,
+            read: sizes.stored_bytes() * elements + 8 * rows,
+            written: sizes.stored_bytes() * elements,
         }
     },
 };
@@ -152,12 +152,13 @@ fn reference<R: Real>(rows: usize, classes: usize, times: usize, train: bool) ->
     Box::new(move |given: &Given<R>, _: &[Vec<R>]| {
         let (t, factor) = (given.tensors, R::from_f64(times as f64));
         let logits = &t[0][..rows * classes];
-        let (losses, d) = cross_entropy(logits, classes, |row| given.index(1, row), &t[2]);
-        let objective = losses.iter().zip(&t[2]).map(|(&loss, &weight)| factor * weight * loss);
+        let (losses, d) = cross_entropy(logits, classes, |row| given.index(1, row), &t[2], given.step.loss_scale);
+        let scaled = factor * R::from_f64(f64::from(given.step.loss_scale));
+        let objective = losses.iter().zip(&t[2]).map(|(&loss, &weight)| scaled * weight * loss);
         let mut outputs = vec![logits.to_vec()];
         outputs.extend(vec![losses.clone(); times]);
         outputs.push(objective.collect());
-        let d = d.iter().map(|&d| factor * d).collect();
+        let d = d.iter().map(|&d| factor * d.stored()).collect();
         Expected {
             outputs,
             gradients: if train { vec![d] } else { Vec::new() },
@@ -178,7 +179,8 @@ pub fn cases() -> Vec<Case> {
     ] {
         let mut step = StepParams::default();
         let rows = counted(Count::Sequences, live, capacity, &mut step);
-        let role = if train { Role::Input } else { Role::Constant };
+        let role = if train { Role::Input } else { Role::Stored };
+        step.loss_scale = if times > 1 { 0.25 } else { 1.0 };
         let labels: Vec<u32> = (0..live).map(|row| row * 7 % classes).collect();
         let sizes = (live as usize, classes as usize);
         cases.push(Case {
@@ -202,6 +204,8 @@ pub fn cases() -> Vec<Case> {
             upstream: vec![false; 1 + times],
             truth: reference(sizes.0, sizes.1, times, train),
             naive: reference(sizes.0, sizes.1, times, train),
+            naive_f16: reference(sizes.0, sizes.1, times, train),
+            naive_bf16: reference(sizes.0, sizes.1, times, train),
         });
     }
     cases

@@ -1,4 +1,5 @@
-//! Copying a value: `y = x`, `dx (+)= dy`. For ops that work in place on an operand that must stay.
+//! Copying a value: `y = x`, `dx (+)= dy`. For ops that work in place on an operand that must stay, and, to f32, for what
+//! the host reads.
 
 use rayon::prelude::*;
 
@@ -30,22 +31,44 @@ pub static COPY: Kernel = Kernel {
         let elements = sizes.get("rows") * sizes.get("width");
         Cost {
             flops: 0,
-            read: 4 * elements,
+            read: sizes.stored_bytes() * elements,
+            written: sizes.stored_bytes() * elements,
+        }
+    },
+};
+
+/// `y = x` in f32.
+pub static WIDEN: Kernel = Kernel {
+    name: "copy.widen",
+    args: &[
+        Arg::input("x", ["rows", "width"]),
+        Arg::output("wide", ["rows", "width"]).f32(),
+    ],
+    constants: &["rows", "rows.count", "rows.start", "width"],
+    cuda: None,
+    wgsl: Some(Source::new(WGSL, &["copy_widen"])),
+    cpu: widen,
+    reserve: None,
+    grid: |dims, _| cover(dims.size("rows") * dims.size("width")),
+    cost: |sizes| {
+        let elements = sizes.get("rows") * sizes.get("width");
+        Cost {
+            flops: 0,
+            read: sizes.stored_bytes() * elements,
             written: 4 * elements,
         }
     },
 };
 
 /// All kernels of the room.
-pub static KERNELS: &[&Kernel] = &[&COPY];
+pub static KERNELS: &[&Kernel] = &[&COPY, &WIDEN];
 
 /// A copy of `x`.
 ///
 /// # Errors
 /// Shape mismatches, with the scope.
 pub fn copy(r: &mut Recorder, x: Value) -> Result<Value, PlanError> {
-    let info = r.info(x).clone();
-    let y = r.value("copy", info.rows, info.width);
+    let y = r.like("copy", x);
     r.launch(&COPY, &[x, y], &[("accumulate_y", 0)])?;
     r.backward(&[y], move |r| {
         let Some(dy) = r.incoming(y) else { return Ok(()) };
@@ -55,12 +78,12 @@ pub fn copy(r: &mut Recorder, x: Value) -> Result<Value, PlanError> {
     Ok(y)
 }
 
-/// Copies `x` to `y`, an output of the plan.
+/// Copies `x` to `wide`, an f32 output of the plan.
 ///
 /// # Errors
 /// Shape mismatches, with the scope.
-pub fn into(r: &mut Recorder, x: Value, y: Value) -> Result<(), PlanError> {
-    r.launch(&COPY, &[x, y], &[("accumulate_y", 0)])
+pub fn into(r: &mut Recorder, x: Value, wide: Value) -> Result<(), PlanError> {
+    r.launch(&WIDEN, &[x, wide], &[])
 }
 
 fn run(call: &Call) {
@@ -79,7 +102,12 @@ fn run(call: &Call) {
     });
 }
 
-/// Two copies of one tensor: its gradient is the sum of theirs.
+fn widen(call: &Call) {
+    let words = call.live("rows") * call.dims().size("width");
+    call.f32_mut(1)[..words].copy_from_slice(&call.f32(0)[..words]);
+}
+
+/// Two copies of one tensor and one in f32: its gradient is the sum of theirs.
 fn reference<R: Real>(words: usize) -> Reference<R> {
     Box::new(move |given: &Given<R>, upstream: &[Vec<R>]| {
         let x = given.tensors[0][..words].to_vec();
@@ -88,7 +116,7 @@ fn reference<R: Real>(words: usize) -> Reference<R> {
             _ => Vec::new(),
         };
         Expected {
-            outputs: vec![x.clone(), x],
+            outputs: vec![x.clone(), x.clone(), x],
             gradients,
         }
     })
@@ -105,10 +133,16 @@ pub fn cases() -> Vec<Case> {
             name: format!("copy {live} of {capacity} rows, width {width}"),
             tensors: vec![Tensor::random("x", Role::Input, rows, width)],
             step,
-            record: Box::new(|r, v| Ok(vec![copy(r, v[0])?, copy(r, v[0])?])),
-            upstream: vec![true, true],
+            record: Box::new(move |r, v| {
+                let wide = r.exact("wide", rows, width);
+                into(r, v[0], wide)?;
+                Ok(vec![copy(r, v[0])?, copy(r, v[0])?, wide])
+            }),
+            upstream: vec![true, true, false],
             truth: reference(words),
             naive: reference(words),
+            naive_f16: reference(words),
+            naive_bf16: reference(words),
         });
     }
     cases

@@ -24,7 +24,7 @@ pub static ZERO: Kernel = Kernel {
     cost: |sizes| Cost {
         flops: 0,
         read: 0,
-        written: 4 * sizes.get("rows") * sizes.get("width"),
+        written: sizes.stored_bytes() * sizes.get("rows") * sizes.get("width"),
     },
 };
 
@@ -78,6 +78,8 @@ pub fn cases() -> Vec<Case> {
             upstream: vec![false],
             truth: reference(words),
             naive: reference(words),
+            naive_f16: reference(words),
+            naive_bf16: reference(words),
         });
     }
     cases

@@ -25,8 +25,8 @@ fn cost(sizes: &Sizes, flops: u64, passes_read: u64) -> Cost {
     let elements = sizes.get("picked") * sizes.get("width");
     Cost {
         flops: flops * elements,
-        read: 4 * (passes_read * elements + sizes.get("picked")),
-        written: 4 * elements,
+        read: sizes.stored_bytes() * passes_read * elements + 4 * sizes.get("picked"),
+        written: sizes.stored_bytes() * elements,
     }
 }
 
@@ -204,6 +204,8 @@ pub fn cases() -> Vec<Case> {
                 upstream: vec![true; 1 + usize::from(twice)],
                 truth: reference(shape),
                 naive: reference(shape),
+                naive_f16: reference(shape),
+                naive_bf16: reference(shape),
             });
         }
     }

@@ -74,8 +74,8 @@ pub static BACKWARD: Kernel = Kernel {
         let elements = sizes.get("rows") * sizes.get("width");
         Cost {
             flops: 40 * elements,
-            read: 8 * elements,
-            written: 4 * elements,
+            read: 2 * sizes.stored_bytes() * elements,
+            written: sizes.stored_bytes() * elements,
         }
     },
 };
@@ -136,14 +136,16 @@ pub fn cases() -> Vec<Case> {
         cases.push(Case {
             name: format!("gelu backward {live} of {capacity} rows, width {width}"),
             tensors: vec![
-                Tensor::random("da", Role::Constant, rows, width),
-                Tensor::random("z", Role::Constant, rows, width),
+                Tensor::random("da", Role::Stored, rows, width),
+                Tensor::random("z", Role::Stored, rows, width),
             ],
             step,
             record: Box::new(|r, v| Ok(vec![record_backward(r, v[0], v[1])?])),
             upstream: vec![false],
             truth: backward_reference(words),
             naive: backward_reference(words),
+            naive_f16: backward_reference(words),
+            naive_bf16: backward_reference(words),
         });
     }
     cases

@@ -117,7 +117,7 @@ fn reference<R: Real>() -> Reference<R> {
     Box::new(|given: &Given<R>, _: &[Vec<R>]| {
         let sum: R = given.tensors[0].iter().map(|&g| g * g).sum();
         Expected {
-            outputs: vec![vec![sum.sqrt()]],
+            outputs: vec![vec![sum.sqrt() * R::from_f64(f64::from(given.step.inverse_loss_scale))]],
             gradients: Vec::new(),
         }
     })
@@ -130,7 +130,10 @@ pub fn cases() -> Vec<Case> {
         cases.push(Case {
             name: format!("grad_norm of {rows} x {words} words"),
             tensors: vec![Tensor::random("grads", Role::Constant, Extent::fixed(rows), words)],
-            step: StepParams::default(),
+            step: StepParams {
+                inverse_loss_scale: if rows > 1 { 0.125 } else { 1.0 },
+                ..StepParams::default()
+            },
             record: Box::new(|r, v| {
                 let norm = r.output("norm", Extent::fixed(1), 1);
                 record(r, &[v[0]], norm)?;
@@ -139,6 +142,8 @@ pub fn cases() -> Vec<Case> {
             upstream: vec![false],
             truth: reference(),
             naive: reference(),
+            naive_f16: reference(),
+            naive_bf16: reference(),
         });
     }
     cases

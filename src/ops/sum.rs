@@ -82,6 +82,8 @@ pub fn cases() -> Vec<Case> {
             upstream: vec![false],
             truth: reference(live as usize),
             naive: reference(live as usize),
+            naive_f16: reference(live as usize),
+            naive_bf16: reference(live as usize),
         });
     }
     cases

@@ -75,7 +75,7 @@ pub struct ParamTable {
 }
 
 impl ParamTable {
-    /// Lays the tensors out. Vectors begin at a multiple of [`ALIGN`](super::ALIGN) words, matrices at twice that, so that
+    /// Lays the tensors out. Vectors begin at a multiple of [`ALIGN`] words, matrices at twice that, so that
     /// their copies in half the bytes are aligned as well; the words between stay zero.
     pub fn new(specs: Vec<ParamSpec>) -> ParamTable {
         let mut groups: [Vec<ParamSpec>; 4] = Default::default();
@@ -91,13 +91,17 @@ impl ParamTable {
         let mut entries = Vec::new();
         let mut ends = [0; 4];
         let mut offset = 0usize;
-        for (end, group) in ends.iter_mut().zip(groups) {
+        for ((end, group), decayed) in ends.iter_mut().zip(groups).zip([true, true, false, false]) {
             for spec in group {
                 let unit = if spec.vector { ALIGN } else { 2 * ALIGN };
                 offset = offset.next_multiple_of(unit);
                 let next = offset + aligned(spec.len());
                 entries.push((spec, offset));
                 offset = next;
+            }
+            // The head's range begins like a matrix, even if it has none.
+            if decayed {
+                offset = offset.next_multiple_of(2 * ALIGN);
             }
             *end = offset;
         }
@@ -178,9 +182,9 @@ mod tests {
             .collect();
         assert_eq!(
             order,
-            [("weight", 0), ("head.weight", 128), ("head.bias", 192), ("bias", 256)]
+            [("weight", 0), ("head.weight", 128), ("head.bias", 256), ("bias", 320)]
         );
-        assert_eq!((table.decay_words(), table.head(), table.words()), (192, 128..256, 320));
+        assert_eq!((table.decay_words(), table.head(), table.words()), (256, 128..320, 384));
         assert_eq!(table.parameters(), 5 + 96 + 3 + 15);
         assert_eq!(
             table.at(129).map(|(spec, index)| (spec.name.as_str(), index)),

@@ -17,11 +17,12 @@ use super::TlmError;
 use super::config::Config;
 use super::objective::step_counts;
 use super::sizes::{self, PlannedBatch};
-use crate::bert::plans::{HeadUpdate, Kind, batch, update};
+use crate::bert::plans::{Form, HeadUpdate, Kind, batch, update};
 use crate::bert::{self, Capacity};
 use crate::data::{DataError, Fields, Task, TaskFiles, Tokenizer, expand};
 use crate::device::Sizes;
 use crate::device::choice::DeviceChoice;
+use crate::kernel::Precision;
 use crate::plan::{Limits, Plan, Space};
 use verdict::verdict;
 
@@ -137,13 +138,22 @@ pub fn plan(config: &Config, choice: DeviceChoice) -> Result<PlanReport, TlmErro
     let bert = sizes::bert_config(config, vocab_size, labels);
     let params = bert::parameters(&bert);
 
+    let precision = config.model.precision.or(Precision::F32);
     let mut plans: Vec<(Plan, Option<PlannedBatch>, Option<u64>)> = Vec::new();
     for planned in sizes::batches(config)? {
-        let recorded = batch(planned.kind, &bert, &params, &planned.capacity, planned.form)?;
+        let form = Form {
+            precision,
+            ..planned.form
+        };
+        let recorded = batch(planned.kind, &bert, &params, &planned.capacity, form)?;
         plans.push((recorded, Some(planned), replays(config, &planned)));
     }
     for (optimizer, updates) in optimizers(config) {
-        plans.push((update(&params, &optimizer, Limits::default())?, None, Some(updates)));
+        plans.push((
+            update(&params, &optimizer, Limits::default(), precision)?,
+            None,
+            Some(updates),
+        ));
     }
 
     let recorded: Vec<&Plan> = plans.iter().map(|(plan, ..)| plan).collect();

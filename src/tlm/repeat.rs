@@ -80,6 +80,7 @@ impl Repeat<'_> {
         if path.is_file() {
             let (state, progress): (State, Progress) = checkpoint::read(&path, self.trainer.params().words())?;
             self.trainer.upload(&state.params, &state.moments)?;
+            self.trainer.set_loss_scale(progress.loss_scale.clone());
             (self.progress, self.best) = (progress, state.best);
             return Ok(());
         }
@@ -94,6 +95,7 @@ impl Repeat<'_> {
             |name| all || name.starts_with(TASK_HEAD),
         );
         self.trainer.upload(&params, &[vec![0.0; words], vec![0.0; words]])?;
+        self.trainer.set_loss_scale(None);
         let stage = if all && self.config.stage1.steps > 0 { 1 } else { 2 };
         self.progress = Progress {
             seed,

@@ -261,7 +261,13 @@ impl<'a> Job<'a> {
             .map(|plan| (plan.kind, plan.capacity, plan.form))
             .collect();
         let (optimizers, set) = sizes::optimizers(config);
-        let mut trainer = Trainer::new(&prepared.bert, &plans, &optimizers, self.options.device)?;
+        let mut trainer = Trainer::new(
+            &prepared.bert,
+            &plans,
+            &optimizers,
+            self.options.device,
+            config.model.precision,
+        )?;
         self.note(format!("device: {}", trainer.decision));
         let encoder = self
             .model

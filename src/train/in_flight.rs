@@ -47,6 +47,8 @@ pub(super) struct InFlight {
     pub executed: u64,
     /// FLOPs that the mathematics needs.
     pub needed: u64,
+    /// Of the loss scale.
+    pub exponent: i32,
     micro_batches: usize,
     submitted: usize,
     tokens: u64,
@@ -56,7 +58,7 @@ pub(super) struct InFlight {
 
 impl InFlight {
     /// A step of which nothing was submitted yet.
-    pub fn new(step: u64, plan: StepPlan, micro_batches: usize) -> InFlight {
+    pub fn new(step: u64, plan: StepPlan, micro_batches: usize, exponent: i32) -> InFlight {
         InFlight {
             step,
             plan,
@@ -67,6 +69,7 @@ impl InFlight {
             gradient_norm: f32::NAN,
             executed: 0,
             needed: 0,
+            exponent,
             micro_batches,
             submitted: 0,
             tokens: 0,
@@ -94,13 +97,12 @@ impl InFlight {
         self.collected < self.micro_batches
     }
 
-    /// The first of losses and norm that is no number.
+    /// The first loss that is no number. The norm is for the caller to judge, who knows whether it was scaled.
     pub fn not_finite(&self) -> Option<(&'static str, f32)> {
         let single = |loss: Option<f64>| loss.map(|loss| loss as f32);
         let values = [
             ("masked-token loss", single(self.mlm_loss())),
             ("task loss", single(self.task_loss())),
-            ("gradient norm", Some(self.gradient_norm)),
         ];
         let mut values = values.into_iter().filter_map(|(what, value)| Some((what, value?)));
         values.find(|(_, value)| !value.is_finite())

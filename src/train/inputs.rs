@@ -87,6 +87,14 @@ impl InputBlock {
         self.port(plan, "label_weights", sequences, Rows::Same(label_weight));
     }
 
+    /// Multiplies the losses' gradients with 2^exponent, until the block is filled again.
+    pub fn scale_loss(&mut self, exponent: i32) {
+        let words = &mut self.words[..StepParams::WORDS];
+        let step: &mut [StepParams] = bytemuck::cast_slice_mut(words);
+        step[0].loss_scale = (exponent as f32).exp2();
+        step[0].inverse_loss_scale = (-exponent as f32).exp2();
+    }
+
     /// The words to be written to the start of the device's input buffer: up to the last live row.
     pub fn words(&self) -> &[u32] {
         &self.words[..self.used]

@@ -7,6 +7,7 @@ pub mod feed;
 pub mod flops;
 mod in_flight;
 pub mod inputs;
+pub mod loss_scale;
 pub mod metrics;
 pub mod schedule;
 pub mod trainer;

@@ -19,14 +19,16 @@ use super::feed::{Feed, Stage};
 use super::flops::needed_flops;
 use super::in_flight::InFlight;
 use super::inputs::batch_capacity;
+use super::loss_scale::LossScale;
 use super::{StepResult, TrainError};
 use crate::bert::plans::{self, Form, Kind, Optimizer};
 use crate::bert::{self, Capacity};
 use crate::data::{BatchCapacity, Sequences};
-use crate::device::choice::DeviceChoice;
+use crate::device::choice::{DeviceChoice, PrecisionChoice};
 use crate::device::open::Target;
-use crate::device::{Device, DeviceError, Program, Sizes};
+use crate::device::{Device, DeviceError, Program, Sizes, write_params};
 use crate::hub::BertConfig;
+use crate::kernel::Precision;
 use crate::plan::{ParamTable, Plan, Space};
 
 /// A loaded plan.
@@ -44,6 +46,9 @@ pub struct Trainer {
     /// Bytes of all buffers.
     pub planned_bytes: u64,
     config: BertConfig,
+    precision: Precision,
+    /// Where gradients are stored as binary16.
+    loss_scale: Option<LossScale>,
     params: ParamTable,
     capacities: HashMap<Kind, BatchCapacity>,
     batches: HashMap<(Kind, bool), Loaded>,
@@ -63,13 +68,18 @@ impl Trainer {
         batches: &[(Kind, Capacity, Form)],
         optimizers: &[Optimizer],
         device: DeviceChoice,
+        precision: PrecisionChoice,
     ) -> Result<Trainer, TrainError> {
         let params = bert::parameters(config);
         let target = Target::of(device)?;
-        let limits = target.limits();
+        let (limits, precision) = (target.limits(), target.precision(precision)?);
         let mut recorded = Vec::new();
         for &(kind, capacity, form) in batches {
-            let form = Form { limits, ..form };
+            let form = Form {
+                limits,
+                precision,
+                ..form
+            };
             recorded.push((
                 (kind, form.accumulate),
                 plans::batch(kind, config, &params, &capacity, form)?,
@@ -77,7 +87,7 @@ impl Trainer {
         }
         let mut updates = Vec::new();
         for optimizer in optimizers {
-            updates.push(plans::update(&params, optimizer, limits)?);
+            updates.push(plans::update(&params, optimizer, limits, precision)?);
         }
         let all: Vec<&Plan> = recorded.iter().map(|(_, plan)| plan).chain(&updates).collect();
         let sizes = Sizes::of(params.words(), !optimizers.is_empty(), &all);
@@ -103,6 +113,8 @@ impl Trainer {
             device: opened.device,
             planned_bytes: sizes.bytes(),
             config: config.clone(),
+            precision,
+            loss_scale: (precision == Precision::F16).then(LossScale::default),
             params,
             capacities,
             batches: loaded,
@@ -169,10 +181,31 @@ impl Trainer {
         let Some(done) = self.in_flight.pop_front() else {
             return Ok(None);
         };
-        match done.not_finite() {
-            Some((what, value)) => Err(self.not_finite(feed.stage(), &done, what, value)),
-            None => Ok(Some(done.result())),
+        if let Some((what, value)) = done.not_finite() {
+            return Err(self.not_finite(feed.stage(), &done, what, value));
         }
+        let finite = done.gradient_norm.is_finite();
+        let another = |scale: &mut LossScale| scale.result(done.exponent, finite);
+        if !self.loss_scale.as_mut().map_or(finite, another) {
+            return Err(self.not_finite(feed.stage(), &done, "gradient norm", done.gradient_norm));
+        }
+        Ok(Some(done.result()))
+    }
+
+    /// How activations are stored.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// The scale of the losses, where gradients are stored as binary16.
+    pub fn loss_scale(&self) -> Option<&LossScale> {
+        self.loss_scale.as_ref()
+    }
+
+    /// Goes on with the scale of an earlier run, or begins anew.
+    pub fn set_loss_scale(&mut self, scale: Option<LossScale>) {
+        let scaled = self.precision == Precision::F16;
+        self.loss_scale = scaled.then(|| scale.unwrap_or_default());
     }
 
     /// Whether the device is at rest: no step was begun whose result has not been taken.
@@ -187,15 +220,19 @@ impl Trainer {
         };
         let plan = prepared.plan.expect("a filled buffer has its plan");
         let update = self.updates[plan.optimizer].program;
+        let on_their_way = self.in_flight.len();
+        let exponent = self.loss_scale.as_mut().map_or(0, |scale| scale.next(on_their_way));
         self.in_flight
-            .push_back(InFlight::new(step, plan, prepared.blocks.len()));
-        for (micro, block) in prepared.blocks.iter().enumerate() {
+            .push_back(InFlight::new(step, plan, prepared.blocks.len(), exponent));
+        let blocks = prepared.blocks.len();
+        for (micro, block) in prepared.blocks.iter_mut().enumerate() {
+            block.scale_loss(exponent);
             if self.in_flight.iter().map(InFlight::submissions).sum::<usize>() == self.device.ring() {
                 self.collect()?;
             }
             let batch = &self.batches[&(plan.kind, micro > 0)];
             let programs = [batch.program, update];
-            let last = micro + 1 == prepared.blocks.len();
+            let last = micro + 1 == blocks;
             self.device.submit(block.words(), &programs[..1 + usize::from(last)])?;
             let (params, ahead) = (&prepared.params[micro], self.device.ring() > 1);
             let begun = self.in_flight.back_mut().expect("pushed above");
@@ -255,7 +292,7 @@ impl Trainer {
     /// # Errors
     /// Device failures.
     pub fn upload_params(&mut self, params: &[f32]) -> Result<(), TrainError> {
-        Ok(self.device.write(Space::Params, 0, bytemuck::cast_slice(params))?)
+        Ok(write_params(self.device.as_mut(), self.precision, params)?)
     }
 
     /// Reads the parameters.

@@ -1,8 +1,8 @@
 //! The harness that walks the registry: every op, case and variant on one backend against an f64 reference.
 //!
 //! * The reference's gradients agree with central differences of its own forward in f64.
-//! * The kernels' error is at most 2 x (gradients 3 x) the error of the naive algorithm in f32, plus the
-//!   documented error of the elementary functions.
+//! * The kernels' error is at most 2 x (gradients 3 x) the error of the naive algorithm in the backend's precision, plus
+//!   the documented error of the elementary functions.
 //! * The arena starts as NaN; rows beyond the live count and words that belong to no value still hold that NaN afterwards.
 //! * Twice on one device, on every configuration of the backend (threads, bounds checks) and with every variant: the same
 //!   bits.
@@ -13,9 +13,9 @@ pub mod plan;
 
 use std::collections::BTreeSet;
 
-use plan::{POISON, Recorded, Results, Start, record, run, upstream};
+use plan::{POISON, Recorded, Results, Start, record, round, rounded, run, upstream};
 use tlm::device::{Device, Sizes};
-use tlm::kernel::{Extent, Kernel, StepParams};
+use tlm::kernel::{DType, Element, Extent, Kernel, Precision, StepParams};
 use tlm::ops::REGISTRY;
 use tlm::ops::case::{Case, Expected, Given, Real, Role, Tensor};
 use tlm::plan::{Launch, Plan, PlanError, Space, Value};
@@ -24,6 +24,8 @@ use tlm::plan::{Launch, Plan, PlanError, Space, Value};
 pub struct Backend<'a> {
     /// Name for messages.
     pub name: &'a str,
+    /// How plans store activations. In another precision than f32, cases that store nothing are left out.
+    pub precision: Precision,
     /// Variants that it has of a kernel; cases that need kernels without any are left out.
     pub variants: fn(&Kernel) -> usize,
     /// Ways to open it, with the number of the variant that kernels are to take if they have as many; they must not
@@ -42,10 +44,12 @@ pub fn walk(backend: &Backend) {
     let mut launched = BTreeSet::new();
     for op in REGISTRY {
         for case in (op.cases)() {
-            launched.extend(check(&case, backend));
+            launched.extend(check(rounded(case, backend.precision), backend));
         }
     }
-    for kernel in REGISTRY.iter().flat_map(|op| op.kernels) {
+    let stores = |kernel: &Kernel| kernel.args.iter().any(|arg| arg.element == Element::Stored);
+    let kernels = REGISTRY.iter().flat_map(|op| op.kernels);
+    for kernel in kernels.filter(|kernel| backend.precision == Precision::F32 || stores(kernel)) {
         for variant in 0..(backend.variants)(kernel) {
             for key in flags(kernel, variant, |_| vec![0, 1]) {
                 assert!(launched.contains(&key), "{}: no case launched {key:?}", backend.name);
@@ -71,7 +75,7 @@ fn flags(kernel: &Kernel, variant: usize, values: impl Fn(&'static str) -> Vec<u
     keys
 }
 
-fn live_words(rows: Extent, width: u32, step: &StepParams) -> usize {
+fn live_elements(rows: Extent, width: u32, step: &StepParams) -> usize {
     rows.live(step) * width as usize
 }
 
@@ -97,26 +101,69 @@ fn distance(a: &[f64], b: &[f64]) -> f64 {
         .fold(0.0, |most, x| if x > most || x.is_nan() { x } else { most })
 }
 
-fn compare(what: &str, got: &[u32], live: usize, truth: &[f64], naive: Vec<f64>, factor: f64) {
-    let values: Vec<f64> = got[..live]
-        .iter()
-        .map(|&word| f64::from(f32::from_bits(word)))
-        .collect();
+/// A tensor that a run left, and what it should hold.
+struct Found<'a> {
+    what: String,
+    words: &'a [u32],
+    dtype: DType,
+    live: usize,
+    /// The largest number that it began with.
+    begun: f64,
+}
+
+/// What storing may change, as a share of a number; nothing for f32, which [`ELEMENTARY`] covers.
+fn unit(precision: Precision) -> f64 {
+    match precision {
+        Precision::F32 => 0.0,
+        Precision::F16 => 2f64.powi(-11),
+        Precision::Bf16 => 2f64.powi(-8),
+    }
+}
+
+impl Found<'_> {
+    fn precision(&self) -> Precision {
+        let precisions = [Precision::F32, Precision::F16, Precision::Bf16];
+        let precision = precisions.into_iter().find(|precision| precision.dtype() == self.dtype);
+        precision.expect("results are numbers")
+    }
+
+    /// Whether the elements beyond the live ones are what they were.
+    fn untouched(&self) -> bool {
+        let bytes = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+        let start = self.live * self.dtype.bytes();
+        let poison = vec![POISON; self.words.len()];
+        bytes(self.words)[start..] == bytes(&poison)[start..]
+    }
+}
+
+fn compare(found: &Found, truth: &[f64], naive: Vec<f64>, factor: f64) {
+    let Found { what, words, live, .. } = found;
+    let precision = found.precision();
+    let values: Vec<f64> = precision.unpack(words)[..*live].iter().map(|&x| f64::from(x)).collect();
+    let naive: Vec<f64> = naive.iter().map(|&x| f64::from(precision.round(x as f32))).collect();
     let scale = truth.iter().fold(0.0f64, |most, x| most.max(x.abs()));
-    let allowed = factor * distance(&naive, truth) + ELEMENTARY * scale;
+    // Of a tensor of 16 bits the result itself is rounded, whatever luck the naive algorithm had with its rounding. A
+    // gradient that begins at a number is rounded again with each of up to two contributions.
+    let stores = if found.begun > 0.0 { 3.0 } else { 1.0 };
+    let rounding = stores * unit(precision) * (scale + found.begun);
+    let allowed = factor * distance(&naive, truth) + ELEMENTARY * scale + rounding;
     let error = distance(&values, truth);
     assert!(
         error <= allowed,
         "{what}: error {error:e}, allowed {allowed:e} (largest value {scale:e})"
     );
-    assert!(
-        got[live..].iter().all(|&word| word == POISON),
-        "{what}: rows beyond the live count were written"
-    );
+    assert!(found.untouched(), "{what}: rows beyond the live count were written");
 }
 
-fn to_f64<R: Real>(data: &[R]) -> Vec<f64> {
-    data.iter().map(|x| x.to_f64()).collect()
+fn in_f64<R: Real>(expected: Expected<R>) -> Expected<f64> {
+    let convert = |tensors: Vec<Vec<R>>| {
+        let tensor = |data: Vec<R>| data.iter().map(|x| x.to_f64()).collect();
+        tensors.into_iter().map(tensor).collect()
+    };
+    Expected {
+        outputs: convert(expected.outputs),
+        gradients: convert(expected.gradients),
+    }
 }
 
 /// Central differences of the reference's forward along single elements (a spread of at most 40 of each tensor).
@@ -164,9 +211,14 @@ fn check_finite_differences(case: &Case, recorded: &Recorded, truth: &Expected<f
     }
 }
 
-fn check(case: &Case, backend: &Backend) -> BTreeSet<Launched> {
-    let recorded = record(case, Vec::new()).unwrap_or_else(|error| panic!("{}: {error}", case.name));
+fn check(case: Case, backend: &Backend) -> BTreeSet<Launched> {
+    let case = &case;
+    let recorded = record(case, Vec::new(), backend.precision).unwrap_or_else(|error| panic!("{}: {error}", case.name));
     let plan = &recorded.plan;
+    let mut values = plan.launches.iter().flat_map(|launch| &launch.values);
+    if !values.any(|&value| plan.value(value).dtype == backend.precision.dtype()) {
+        return BTreeSet::new();
+    }
     let variants: Vec<usize> = plan
         .launches
         .iter()
@@ -176,23 +228,31 @@ fn check(case: &Case, backend: &Backend) -> BTreeSet<Launched> {
         return BTreeSet::new();
     }
     let truth = expected(case, &recorded, &case.truth);
-    let naive = expected(case, &recorded, &case.naive);
+    let naive = match backend.precision {
+        Precision::F32 => in_f64(expected(case, &recorded, &case.naive)),
+        Precision::F16 => in_f64(expected(case, &recorded, &case.naive_f16)),
+        Precision::Bf16 => in_f64(expected(case, &recorded, &case.naive_bf16)),
+    };
     let sizes = Sizes::of(recorded.params.words(), true, &[plan]);
     let mut device = backend.configurations[0](sizes, 0);
     let results = run(case, &recorded, &mut *device, &sizes);
     for (index, output) in results.outputs.iter().enumerate() {
         let info = plan.value(recorded.outputs[index]);
-        let live = live_words(info.rows, info.width, &case.step);
-        let what = format!("{}, output {index}", case.name);
-        let naive = to_f64(&naive.outputs[index]);
-        compare(&what, output, live, &truth.outputs[index], naive, 2.0);
+        let found = Found {
+            what: format!("{}, output {index}", case.name),
+            words: output,
+            dtype: info.dtype,
+            live: live_elements(info.rows, info.width, &case.step),
+            begun: 0.0,
+        };
+        compare(&found, &truth.outputs[index], naive.outputs[index].clone(), 2.0);
     }
     for (index, gradient) in results.gradients.iter().enumerate() {
         if recorded.gradients[index].is_none() {
             continue;
         }
-        let naive = to_f64(&naive.gradients[index]);
-        compare_gradient(case, &recorded, index, gradient, &truth.gradients[index], naive);
+        let (truth, naive) = (&truth.gradients[index], naive.gradients[index].clone());
+        compare_gradient(case, &recorded, index, gradient, truth, naive);
     }
     check_surroundings(case, &recorded, &results.arena);
     let again = run(case, &recorded, &mut *device, &sizes);
@@ -237,10 +297,16 @@ fn same(a: &Results, b: &Results) -> bool {
 fn compare_gradient(case: &Case, recorded: &Recorded, index: usize, got: &[u32], truth: &[f64], naive: Vec<f64>) {
     let Some(value) = recorded.gradients[index] else { return };
     let info = recorded.plan.value(value);
-    let live = live_words(info.rows, info.width, &case.step);
-    let begun = if recorded.starts.is_empty() { "" } else { "accumulated " };
-    let what = format!("{}, {begun}gradient of {}", case.name, case.tensors[index].name);
-    compare(&what, got, live, truth, naive, 3.0);
+    let start = recorded.starts.get(index).and_then(Option::as_ref);
+    let begun = if start.is_some() { "accumulated " } else { "" };
+    let found = Found {
+        what: format!("{}, {begun}gradient of {}", case.name, case.tensors[index].name),
+        begun: start.map_or(0.0, |start| start.data.iter().fold(0.0, |most, x| most.max(x.abs()))),
+        words: got,
+        dtype: info.dtype,
+        live: live_elements(info.rows, info.width, &case.step),
+    };
+    compare(&found, truth, naive, 3.0);
 }
 
 /// Words of the arena that belong to no value are as they were.
@@ -268,15 +334,18 @@ fn check_accumulation(
     backend: &Backend,
     plain: &Recorded,
     truth: &Expected<f64>,
-    naive: &Expected<f32>,
+    naive: &Expected<f64>,
 ) -> Option<(Recorded, Results)> {
     let start = |(tensor, gradient): (&Tensor, &Option<Value>)| {
         let input: &'static str = format!("start of {}", tensor.name).leak();
-        let data = Tensor::random(input, Role::Constant, tensor.rows, tensor.width).data;
+        let mut data = Tensor::random(input, Role::Constant, tensor.rows, tensor.width).data;
+        if tensor.role == Role::Input {
+            round(&mut data, backend.precision);
+        }
         gradient.is_some().then_some(Start { input, data })
     };
     let starts = case.tensors.iter().zip(&plain.gradients).map(start).collect();
-    let recorded = match record(case, starts) {
+    let recorded = match record(case, starts, backend.precision) {
         Err(PlanError::Unsupported { .. }) => return None,
         recorded => recorded.unwrap_or_else(|error| panic!("{}: {error}", case.name)),
     };
@@ -290,7 +359,7 @@ fn check_accumulation(
             .zip(&start.data)
             .map(|(x, start)| start + x);
         let naive = naive.gradients[index].iter().zip(&start.data);
-        let naive = naive.map(|(x, &start)| f64::from(start as f32 + x)).collect();
+        let naive = naive.map(|(&x, &start)| f64::from(start as f32 + x as f32)).collect();
         compare_gradient(case, &recorded, index, gradient, &truth.collect::<Vec<f64>>(), naive);
     }
     check_surroundings(case, &recorded, &results.arena);

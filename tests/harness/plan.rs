@@ -6,8 +6,8 @@ use tlm::ops::case::{Case, Role, Tensor};
 use tlm::ops::copy;
 use tlm::plan::{Init, ParamSpec, ParamTable, Plan, PlanError, Recorder, Space, Value};
 
-/// A quiet NaN that no arithmetic produces.
-pub const POISON: u32 = 0x7fc0_dead;
+/// A quiet NaN that no arithmetic produces; each half of it is one as f16 and as bf16.
+pub const POISON: u32 = 0x7fc0_ffde;
 const UPSTREAM: [&str; 4] = ["upstream 0", "upstream 1", "upstream 2", "upstream 3"];
 
 /// A case as a plan.
@@ -30,7 +30,7 @@ pub struct Start {
 }
 
 /// Records a case. The gradients of tensors that have a start in `starts` (none: empty) are added to it.
-pub fn record(case: &Case, starts: Vec<Option<Start>>) -> Result<Recorded, PlanError> {
+pub fn record(case: &Case, starts: Vec<Option<Start>>, precision: Precision) -> Result<Recorded, PlanError> {
     let spec = |tensor: &Tensor| ParamSpec {
         name: tensor.name.to_string(),
         rows: tensor.rows.capacity,
@@ -47,21 +47,23 @@ pub fn record(case: &Case, starts: Vec<Option<Start>>) -> Result<Recorded, PlanE
             .map(spec)
             .collect(),
     );
-    let mut r = Recorder::new("case", &params);
+    let mut r = Recorder::new("case", &params).storing(precision);
     let values: Vec<Value> = case
         .tensors
         .iter()
         .map(|tensor| match tensor.role {
             Role::Param => r.param(tensor.name).unwrap(),
             Role::Input => r.differentiable_input(tensor.name, tensor.rows, tensor.width),
-            Role::Constant | Role::Index => r.input(tensor.name, tensor.rows, tensor.width, tensor.dtype()),
+            Role::Stored | Role::Constant | Role::Index => {
+                r.input(tensor.name, tensor.rows, tensor.width, tensor.dtype(precision))
+            }
         })
         .collect();
     for ((tensor, start), &value) in case.tensors.iter().zip(&starts).zip(&values) {
         match (tensor.role, start) {
             (Role::Param, Some(_)) => r.accumulate_gradients(),
             (_, Some(start)) => {
-                let begin = r.input(start.input, tensor.rows, tensor.width, DType::F32);
+                let begin = r.input(start.input, tensor.rows, tensor.width, precision.dtype());
                 let gradient = r.value("gradient", tensor.rows, tensor.width);
                 r.launch(&copy::COPY, &[begin, gradient], &[("accumulate_y", 0)])?;
                 r.seed_gradient(value, gradient);
@@ -76,8 +78,8 @@ pub fn record(case: &Case, starts: Vec<Option<Start>>) -> Result<Recorded, PlanE
         .filter(|(_, takes)| **takes)
         .enumerate()
     {
-        let (rows, width) = (r.info(output).rows, r.info(output).width);
-        let upstream = r.input(UPSTREAM[index], rows, width, DType::F32);
+        let info = r.info(output).clone();
+        let upstream = r.input(UPSTREAM[index], info.rows, info.width, info.dtype);
         r.seed_gradient(output, upstream);
     }
     r.differentiate()?;
@@ -105,9 +107,30 @@ pub fn upstream(case: &Case, recorded: &Recorded) -> Vec<Vec<f64>> {
     for (&output, _) in recorded.outputs.iter().zip(&case.upstream).filter(|(_, takes)| **takes) {
         let info = recorded.plan.value(output);
         let name = UPSTREAM[all.len()];
-        all.push(Tensor::random(name, Role::Constant, info.rows, info.width).data);
+        let mut tensor = Tensor::random(name, Role::Constant, info.rows, info.width);
+        if info.dtype != DType::F32 {
+            round(&mut tensor.data, recorded.plan.precision);
+        }
+        all.push(tensor.data);
     }
     all
+}
+
+/// Numbers as a tensor of this precision holds them.
+pub fn round(data: &mut [f64], precision: Precision) {
+    for x in data {
+        *x = f64::from(precision.round(*x as f32));
+    }
+}
+
+/// A case whose tensors hold numbers of this precision: what the plan stores, and parameters, of which it stores copies.
+pub fn rounded(mut case: Case, precision: Precision) -> Case {
+    for tensor in &mut case.tensors {
+        if matches!(tensor.role, Role::Input | Role::Stored | Role::Param) {
+            round(&mut tensor.data, precision);
+        }
+    }
+    case
 }
 
 /// What a run left behind.
@@ -142,23 +165,32 @@ pub fn run(case: &Case, recorded: &Recorded, device: &mut dyn Device, sizes: &Si
             Role::Param => (Space::Params, recorded.params.find(tensor.name).unwrap().1),
             _ => (Space::Inputs, plan.input(tensor.name).unwrap().offset),
         };
+        let precision = plan.precision;
         device
-            .write(space, offset, &words(&tensor.data, tensor.dtype()))
+            .write(space, offset, &words(&tensor.data, tensor.dtype(precision)))
             .unwrap();
+        if tensor.role == Role::Param && precision.has_shadow() {
+            let copy = words(&tensor.data, precision.dtype());
+            device.write(Space::Shadow, offset / 2, &copy).unwrap();
+        }
     }
     for (tensor, start) in case.tensors.iter().zip(&recorded.starts) {
         let Some(start) = start else { continue };
-        let (space, offset) = match tensor.role {
-            Role::Param => (Space::Grads, recorded.params.find(tensor.name).unwrap().1),
-            _ => (Space::Inputs, plan.input(start.input).unwrap().offset),
+        let (space, offset, dtype) = match tensor.role {
+            Role::Param => (Space::Grads, recorded.params.find(tensor.name).unwrap().1, DType::F32),
+            _ => (
+                Space::Inputs,
+                plan.input(start.input).unwrap().offset,
+                plan.precision.dtype(),
+            ),
         };
-        device.write(space, offset, &words(&start.data, DType::F32)).unwrap();
+        device.write(space, offset, &words(&start.data, dtype)).unwrap();
     }
-    for (index, data) in upstream(case, recorded).iter().enumerate() {
+    let takes = recorded.outputs.iter().zip(&case.upstream).filter(|(_, takes)| **takes);
+    for (index, (data, (&output, _))) in upstream(case, recorded).iter().zip(takes).enumerate() {
         let port = plan.input(UPSTREAM[index]).unwrap();
-        device
-            .write(Space::Inputs, port.offset, &words(data, DType::F32))
-            .unwrap();
+        let dtype = plan.value(output).dtype;
+        device.write(Space::Inputs, port.offset, &words(data, dtype)).unwrap();
     }
     device.run(program).unwrap();
     let mut read = |value: &Value| {

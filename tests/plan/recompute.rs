@@ -108,7 +108,7 @@ fn writing_a_value_from_outside_of_a_region_is_refused() {
         r.recomputed("again", |r| copy::into(r, x, out))
     });
     assert!(
-        message.starts_with("joint/layer3/again: copy writes `joint/layer3/out`"),
+        message.starts_with("joint/layer3/again: copy.widen writes `joint/layer3/out`"),
         "{message}"
     );
 }

@@ -18,6 +18,7 @@ fn update_plan(params: &ParamTable) -> Plan {
         grads: r.range("grads", Space::Grads, all.clone()),
         moment1: r.range("moment1", Space::Moment1, all.clone()),
         moment2: r.range("moment2", Space::Moment2, all),
+        shadow: None,
         norm: r.output("norm", Extent::fixed(1), 1),
     };
     grad_norm::record(&mut r, &[state.grads], state.norm).unwrap();
@@ -121,7 +122,7 @@ fn an_update_in_pieces_gives_the_bits_of_a_whole_one() {
         head: HeadUpdate::Apart,
     };
     let run = |limits: Limits| {
-        let plan = plans::update(&params, &optimizer, limits).unwrap();
+        let plan = plans::update(&params, &optimizer, limits, Precision::F32).unwrap();
         let mut device = CpuDevice::new(Sizes::of(params.words(), true, &[&plan]), 2).unwrap();
         let program = device.load(&plan).unwrap();
         for (seed, space) in [(1, Space::Params), (2, Space::Grads)] {

@@ -3,8 +3,8 @@
 use super::packed::Packed;
 use super::*;
 use tlm::bert::{Capacity, initial_values, parameters, plans};
-use tlm::device::Program;
 use tlm::device::cpu::CpuDevice;
+use tlm::device::{Program, write_params};
 use tlm::hub::BertConfig;
 use tlm::ops::adamw::Settings;
 use tlm::plan::Limits;
@@ -32,10 +32,11 @@ fn tiny() -> BertConfig {
 }
 
 /// The plans of a joint step and of its update.
-fn recorded(limits: Limits) -> [Plan; 2] {
+fn recorded(limits: Limits, precision: Precision) -> [Plan; 2] {
     let (config, params) = (tiny(), parameters(&tiny()));
     let form = plans::Form {
         limits,
+        precision,
         ..plans::Form::default()
     };
     let optimizer = plans::Optimizer {
@@ -50,7 +51,7 @@ fn recorded(limits: Limits) -> [Plan; 2] {
     };
     [
         plans::batch(plans::Kind::Joint, &config, &params, &CAPACITY, form).unwrap(),
-        plans::update(&params, &optimizer, limits).unwrap(),
+        plans::update(&params, &optimizer, limits, precision).unwrap(),
     ]
 }
 
@@ -80,13 +81,14 @@ struct Training {
 }
 
 impl Training {
-    fn new(limits: Limits, open: impl Fn(Sizes) -> Box<dyn Device>, state: &State) -> Training {
-        let plans = recorded(limits);
+    fn new(limits: Limits, precision: Precision, open: impl Fn(Sizes) -> Box<dyn Device>, state: &State) -> Training {
+        let plans = recorded(limits, precision);
         let sizes = Sizes::of(parameters(&tiny()).words(), true, &[&plans[0], &plans[1]]);
         let mut device = open(sizes);
         for (space, values) in SPACES.into_iter().zip(&state.0) {
             device.write(space, 0, &bits(values)).unwrap();
         }
+        write_params(&mut *device, precision, &state.0[0]).unwrap();
         let programs = [device.load(&plans[0]).unwrap(), device.load(&plans[1]).unwrap()];
         Training {
             device,
@@ -103,7 +105,14 @@ impl Training {
             let batch = Packed::random(&lengths, 8192, 5, u64::from(number % 4));
             let updates = number as i32 + 1;
             let correction = (1.0 - 0.999f64.powi(updates)).sqrt() / (1.0 - 0.9f64.powi(updates));
+            let scale = if self.plans[0].precision == Precision::F16 {
+                1024.0
+            } else {
+                1.0
+            };
             let step = StepParams {
+                loss_scale: scale,
+                inverse_loss_scale: 1.0 / scale,
                 step: number,
                 seed: [5, 6],
                 learning_rate: 5e-4,
@@ -130,19 +139,32 @@ impl Training {
     }
 }
 
-/// What rounding may do to twenty steps is what the CPU's own losses show when every weight begins two units in the last
-/// place off: the backends may differ by three times that, and by 16 roundings of the loss itself, a sum of some 80 terms
-/// in another order.
 #[test]
 fn twenty_steps_agree_with_the_cpus_and_repeat_and_resume_bit_for_bit() {
+    agrees_with_the_cpu(Precision::F32, f32::EPSILON);
+}
+
+#[test]
+fn twenty_steps_with_f16_storage_agree_with_the_cpus_and_repeat_and_resume_bit_for_bit() {
+    agrees_with_the_cpu(Precision::F16, 1.0 / 1024.0);
+}
+
+/// What rounding may do to twenty steps is what the CPU's own losses show when every weight begins two units in the last
+/// place (of the precision) off: the backends may differ by three times that, and by 16 roundings of the loss itself, a
+/// sum of some 80 terms in another order.
+fn agrees_with_the_cpu(precision: Precision, unit: f32) {
     let Some(adapter) = adapter() else { return };
+    if !adapter.stores(precision) {
+        println!("SKIPPED: the adapter does not store {}", precision.name());
+        return;
+    }
     let cpu = |state: &State| {
         let open = |sizes| -> Box<dyn Device> { Box::new(CpuDevice::new(sizes, 2).unwrap()) };
-        Training::new(Limits::default(), open, state).run(0..STEPS)
+        Training::new(Limits::default(), Precision::F32, open, state).run(0..STEPS)
     };
-    let (expected, moved) = (cpu(&start(0.0)), cpu(&start(2.0 * f32::EPSILON)));
+    let (expected, moved) = (cpu(&start(0.0)), cpu(&start(2.0 * unit)));
     let open = |sizes| device(&adapter, sizes);
-    let mut whole = Training::new(adapter.limits(), open, &start(0.0));
+    let mut whole = Training::new(adapter.limits(), precision, open, &start(0.0));
     let losses = whole.run(0..STEPS);
     let mut spread = [0.0f32; 3];
     println!("step   mlm: cpu, wgpu, allowed        task                             norm");
@@ -150,7 +172,7 @@ fn twenty_steps_agree_with_the_cpus_and_repeat_and_resume_bit_for_bit() {
         let mut line = format!("{step:>4}");
         for index in 0..3 {
             spread[index] = spread[index].max((cpu[index] - moved[index]).abs());
-            let allowed = 3.0 * spread[index] + 16.0 * f32::EPSILON * cpu[index].abs();
+            let allowed = 3.0 * spread[index] + 16.0 * unit * cpu[index].abs();
             let error = (wgpu[index] - cpu[index]).abs();
             line += &format!("   {:.6} {:.6} {allowed:.1e}", cpu[index], wgpu[index]);
             assert!(error <= allowed, "{line}: error {error:e}");
@@ -166,10 +188,10 @@ fn twenty_steps_agree_with_the_cpus_and_repeat_and_resume_bit_for_bit() {
         tensor: 1 << 20,
         buffer: words.next_multiple_of(64),
     });
-    let mut first = Training::new(adapter.limits(), open, &start(0.0));
+    let mut first = Training::new(adapter.limits(), precision, open, &start(0.0));
     assert!(first.run(0..STEPS / 2) == losses[..10], "another run, other losses");
     let open = |sizes| device(&small, sizes);
-    let mut second = Training::new(small.limits(), open, &first.state());
+    let mut second = Training::new(small.limits(), precision, open, &first.state());
     let arena = second.plans[0].arena_words;
     assert!(arena > small.limits().buffer, "{arena} words fit one buffer");
     assert!(

@@ -148,7 +148,7 @@ impl Device for CpuDevice {
         check(plan, &self.sizes)?;
         if plan.precision != Precision::F32 {
             return Err(DeviceError::Precision {
-                plan: plan.name.clone(),
+                what: format!("plan `{}`", plan.name),
                 precision: plan.precision.name(),
                 device: self.describe(),
                 available: "f32",

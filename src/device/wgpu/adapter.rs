@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::pipeline::Pipelines;
 use super::shader::BACKEND;
 use crate::device::DeviceError;
+use crate::kernel::Precision;
 use crate::plan::{ALIGN, Limits};
 
 /// What an adapter is.
@@ -144,6 +145,8 @@ pub(super) struct Shared {
     pub queue: wgpu::Queue,
     pub limits: wgpu::Limits,
     pub timestamps: bool,
+    /// Whether shaders can hold 16-bit floats.
+    pub half: bool,
     pub checked: bool,
     pub pipelines: Mutex<Pipelines>,
     failures: Arc<Mutex<Failures>>,
@@ -179,10 +182,11 @@ impl Adapter {
         })?;
         let (info, adapter) = found.swap_remove(index);
         let timestamps = adapter.features().contains(wgpu::Features::TIMESTAMP_QUERY);
+        let half = adapter.features().contains(wgpu::Features::SHADER_F16);
         let limits = adapter.limits();
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("tlm"),
-            required_features: adapter.features() & wgpu::Features::TIMESTAMP_QUERY,
+            required_features: adapter.features() & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SHADER_F16),
             required_limits: limits.clone(),
             ..Default::default()
         };
@@ -214,6 +218,7 @@ impl Adapter {
                 queue,
                 limits,
                 timestamps,
+                half,
                 checked,
                 pipelines: Mutex::new(HashMap::new()),
                 failures,
@@ -231,6 +236,22 @@ impl Adapter {
     #[must_use]
     pub fn limits(&self) -> Limits {
         self.limits
+    }
+
+    /// Whether it can store in this precision.
+    #[must_use]
+    pub fn stores(&self, precision: Precision) -> bool {
+        match precision {
+            Precision::F32 => true,
+            Precision::F16 => self.shared.half,
+            Precision::Bf16 => false,
+        }
+    }
+
+    /// Names of the precisions that it can store in.
+    #[must_use]
+    pub fn precisions(&self) -> &'static str {
+        if self.shared.half { "f32 and f16" } else { "f32" }
     }
 
     /// The same adapter as one that can hold no more than this in one piece: tests of small adapters.

@@ -251,6 +251,14 @@ impl Device for WgpuDevice {
     fn load(&mut self, plan: &Plan) -> Result<Program, DeviceError> {
         check(plan, &self.sizes)?;
         let shared = &self.adapter.shared;
+        if !self.adapter.stores(plan.precision) {
+            return Err(DeviceError::Precision {
+                what: format!("plan `{}`", plan.name),
+                precision: plan.precision.name(),
+                device: shared.info.to_string(),
+                available: self.adapter.precisions(),
+            });
+        }
         let chosen = self.tuning.choose(shared, plan)?;
         let loaded = Loaded::new(shared, &self.buffers, &chosen, plan)?;
         self.programs.push(loaded);

@@ -44,7 +44,8 @@ const CONSTANTS: &[&str] = &["h", "heads", "max_length", "threshold", "keep_scal
 fn cost(sizes: &Sizes, products: u64, read: [u64; 2], written: [u64; 2]) -> Cost {
     let (heads, d) = (sizes.word("heads"), sizes.word("head_size"));
     let pairs = sizes.squared_lengths(sizes.word("max_length")) * heads;
-    let bytes = |[wide, narrow]: [u64; 2]| 4 * sizes.get("tokens") * heads * (d * wide + narrow);
+    let stored = sizes.stored_bytes();
+    let bytes = |[wide, narrow]: [u64; 2]| sizes.get("tokens") * heads * (stored * d * wide + 4 * narrow);
     Cost {
         flops: pairs * (2 * d * products + 10),
         read: bytes(read),
@@ -112,7 +113,7 @@ pub static DELTA: Kernel = Kernel {
         let (elements, rows) = (sizes.get("tokens") * sizes.get("h"), sizes.get("tokens"));
         Cost {
             flops: 2 * elements,
-            read: 8 * elements,
+            read: 2 * sizes.stored_bytes() * elements,
             written: 4 * rows * sizes.get("heads"),
         }
     },

@@ -62,7 +62,7 @@ fn reference<R: Real>(shape: Shape) -> Reference<R> {
                         })
                         .collect();
                     for c in 0..d {
-                        let value = |j: usize| p[j] * factor[j] * qkv[at(start + j, 2, head, c)];
+                        let value = |j: usize| (p[j] * factor[j]).stored() * qkv[at(start + j, 2, head, c)];
                         out[i * h + head * d + c] = (0..len).map(value).sum();
                     }
                     let Some(dout) = upstream.first() else { continue };
@@ -73,15 +73,17 @@ fn reference<R: Real>(shape: Shape) -> Reference<R> {
                             dot * factor[j]
                         })
                         .collect();
-                    let mean: R = p.iter().zip(&dp).map(|(&p, &dp)| p * dp).sum();
+                    // The sum over the keys of p dp, as the kernels have it from the stored output.
+                    let out = &out[i * h + head * d..][..d];
+                    let mean: R = out.iter().zip(dout).map(|(&out, &dout)| out.stored() * dout).sum();
                     for j in 0..len {
-                        let ds = p[j] * (dp[j] - mean) * scale;
+                        let ds = (p[j] * (dp[j] - mean) * scale).stored();
                         for (c, &dout) in dout.iter().enumerate() {
                             let (q, k) = (at(i, 0, head, c), at(start + j, 1, head, c));
                             let v = at(start + j, 2, head, c);
                             dqkv[q] = dqkv[q] + ds * qkv[k];
                             dqkv[k] = dqkv[k] + ds * qkv[q];
-                            dqkv[v] = dqkv[v] + p[j] * factor[j] * dout;
+                            dqkv[v] = dqkv[v] + (p[j] * factor[j]).stored() * dout;
                         }
                     }
                 }
@@ -150,7 +152,9 @@ pub fn cases() -> Vec<Case> {
             }),
             upstream: vec![true],
             truth: reference(shape.clone()),
-            naive: reference(shape),
+            naive: reference(shape.clone()),
+            naive_f16: reference(shape.clone()),
+            naive_bf16: reference(shape),
         });
     }
     cases

@@ -47,7 +47,7 @@ pub static FORWARD: Kernel = Kernel {
         Cost {
             flops: 2 * tokens * width,
             read: 4 * (2 * tokens * width + width + 2 * tokens),
-            written: 4 * tokens * width,
+            written: sizes.stored_bytes() * tokens * width,
         }
     },
 };
@@ -72,7 +72,7 @@ pub static WORD_BACKWARD: Kernel = Kernel {
         let (tokens, buckets, width) = (sizes.get("tokens"), sizes.get("buckets"), sizes.get("width"));
         Cost {
             flops: tokens * width,
-            read: 4 * ((tokens + buckets) * width + tokens + 2 * buckets),
+            read: sizes.stored_bytes() * tokens * width + 4 * (buckets * width + tokens + 2 * buckets),
             written: 4 * buckets * width,
         }
     },
@@ -97,7 +97,7 @@ pub static POSITION_BACKWARD: Kernel = Kernel {
         let (tokens, longest, width) = (sizes.get("tokens"), sizes.get("longest"), sizes.get("width"));
         Cost {
             flops: tokens * width,
-            read: 4 * (tokens * width + sizes.get("bounds")),
+            read: sizes.stored_bytes() * tokens * width + 4 * sizes.get("bounds"),
             written: 4 * longest * width,
         }
     },

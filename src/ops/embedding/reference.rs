@@ -116,6 +116,8 @@ fn case(lengths: &[u32], spare: u32, vocabulary: u32, segments: u32, width: u32,
         upstream: vec![true; times],
         truth: reference(shape),
         naive: reference(shape),
+        naive_f16: reference(shape),
+        naive_bf16: reference(shape),
     }
 }
 

@@ -50,8 +50,8 @@ fn cost(sizes: &Sizes) -> Cost {
     let (rows, n, k) = (sizes.get("rows"), sizes.get("n"), sizes.get("k"));
     Cost {
         flops: 2 * rows * n * k,
-        read: 4 * (rows * k + n * k),
-        written: 4 * rows * n,
+        read: sizes.stored_bytes() * (rows * k + n * k),
+        written: sizes.stored_bytes() * rows * n,
     }
 }
 
@@ -144,7 +144,7 @@ pub static FORWARD_GELU: Kernel = Kernel {
             + Cost {
                 flops: 25 * elements,
                 read: 0,
-                written: 4 * elements,
+                written: sizes.stored_bytes() * elements,
             }
     },
 };
@@ -200,7 +200,7 @@ pub static BACKWARD_GELU: Kernel = Kernel {
         cost(sizes)
             + Cost {
                 flops: 40 * elements,
-                read: 4 * elements,
+                read: sizes.stored_bytes() * elements,
                 written: 0,
             }
     },
@@ -245,7 +245,7 @@ pub static BACKWARD_WEIGHT: Kernel = Kernel {
         let (rows, n, k) = (sizes.get("rows"), sizes.get("n"), sizes.get("k"));
         Cost {
             flops: 2 * rows * n * k,
-            read: 4 * rows * (n + k),
+            read: sizes.stored_bytes() * rows * (n + k),
             written: 4 * n * k,
         }
     },

@@ -39,11 +39,11 @@ fn reference<R: Real>(form: Form, rows: usize, n: usize, k: usize) -> Reference<
     Box::new(move |given: &Given<R>, upstream: &[Vec<R>]| {
         let t = given.tensors;
         let z = affine(&t[0], &t[1], &t[2], rows, n, k);
-        let a: Vec<R> = z.iter().map(|&z| gelu::reference(z)).collect();
+        let a: Vec<R> = z.iter().map(|&z| gelu::reference(z).stored()).collect();
         let slope = |da: Vec<R>| -> Vec<R> {
             da.iter()
                 .zip(&z)
-                .map(|(&da, &z)| da * gelu::reference_derivative(z))
+                .map(|(&da, &z)| (da * gelu::reference_derivative(z.stored())).stored())
                 .collect()
         };
         let output = match form {
@@ -117,6 +117,8 @@ fn case(form: Form, live: u32, capacity: u32, n: u32, k: u32) -> Case {
         upstream: vec![true],
         truth: reference(form, sizes.0, sizes.1, sizes.2),
         naive: reference(form, sizes.0, sizes.1, sizes.2),
+        naive_f16: reference(form, sizes.0, sizes.1, sizes.2),
+        naive_bf16: reference(form, sizes.0, sizes.1, sizes.2),
     }
 }
 

@@ -51,8 +51,8 @@ fn cost(sizes: &Sizes, flops: u64, read: u64, written: u64) -> Cost {
     let elements = sizes.get("rows") * sizes.get("width");
     Cost {
         flops: flops * elements,
-        read: 4 * read * elements,
-        written: 4 * written * elements,
+        read: sizes.stored_bytes() * read * elements,
+        written: sizes.stored_bytes() * written * elements,
     }
 }
 

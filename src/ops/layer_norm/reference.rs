@@ -52,7 +52,7 @@ fn reference<R: Real>(shape: Shape) -> Reference<R> {
             let s: Vec<R> = (0..width)
                 .map(|column| {
                     let x = t[0][at(column)] * before[at(column)];
-                    if residual { t[3][at(column)] + x } else { x }
+                    if residual { (t[3][at(column)] + x).stored() } else { x }
                 })
                 .collect();
             let mean = s.iter().copied().sum::<R>() / count;
@@ -142,6 +142,8 @@ pub fn cases() -> Vec<Case> {
                 upstream: vec![true],
                 truth: reference(shape),
                 naive: reference(shape),
+                naive_f16: reference(shape),
+                naive_bf16: reference(shape),
             });
         }
     }

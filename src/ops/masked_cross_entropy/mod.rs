@@ -16,7 +16,7 @@ mod reference;
 
 use crate::kernel::{Arg, Cost, File, Kernel, Source, workgroups};
 use crate::ops::{bias_grad, gemm};
-use crate::plan::{ALIGN, PlanError, Recorder, Value};
+use crate::plan::{PlanError, Recorder, Value};
 
 pub use reference::cases;
 pub(in crate::ops) use reference::cross_entropy;
@@ -46,8 +46,8 @@ pub static ROWS: Kernel = Kernel {
         let elements = rows * sizes.get("classes");
         Cost {
             flops: (25 + train) * elements,
-            read: 4 * (elements + 2 * rows),
-            written: 4 * (train * elements + rows),
+            read: sizes.stored_bytes() * elements + 8 * rows,
+            written: sizes.stored_bytes() * train * elements + 4 * rows,
         }
     },
 };
@@ -69,8 +69,8 @@ pub struct Masked {
 }
 
 /// Unweighted losses `[masked, 1]`; with `train`, also all gradients of their weighted sum. At most `chunk_rows` rows
-/// of logits exist at a time: a multiple of [`ALIGN`], so that a chunk's rows begin where every device can bind them, or
-/// at least all rows.
+/// of logits exist at a time: a multiple of [`Recorder::view_unit`], so that a chunk's rows begin where every device can
+/// bind them, or at least all rows.
 ///
 /// # Errors
 /// [`PlanError::Unsupported`] for other chunks and for no rows; shape and type mismatches, with the scope.
@@ -82,11 +82,12 @@ pub fn masked_cross_entropy(
 ) -> Result<Value, PlanError> {
     let rows = r.info(masked.hidden).rows;
     let classes = r.info(masked.decoder.weight).rows.capacity;
-    let aligned = chunk_rows.is_multiple_of(ALIGN as u32) && chunk_rows > 0;
+    let unit = r.view_unit();
+    let aligned = chunk_rows.is_multiple_of(unit) && chunk_rows > 0;
     if rows.capacity == 0 || !(aligned || chunk_rows >= rows.capacity) {
         let what = format!(
             "masked_cross_entropy over {} rows in chunks of {chunk_rows}: it needs a row, and chunks of a multiple of \
-             {ALIGN} rows or of all",
+             {unit} rows or of all",
             rows.capacity
         );
         return Err(r.unsupported(what));

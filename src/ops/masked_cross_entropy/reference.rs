@@ -5,13 +5,15 @@ use crate::kernel::{Count, Extent, StepParams};
 use crate::ops::case::{Case, Expected, Given, Real, Reference, Role, Tensor, counted};
 use crate::ops::gemm::Layer;
 
-/// Losses of rows of logits and the gradients `weight (softmax - onehot)` of their weighted sum.
+/// Losses of rows of logits and the gradients `weight (softmax - onehot)` of their weighted sum, times the loss scale.
 pub(in crate::ops) fn cross_entropy<R: Real>(
     logits: &[R],
     classes: usize,
     label: impl Fn(usize) -> usize,
     weights: &[R],
+    loss_scale: f32,
 ) -> (Vec<R>, Vec<R>) {
+    let loss_scale = R::from_f64(f64::from(loss_scale));
     let mut losses = Vec::new();
     let mut gradients = Vec::new();
     for (row, z) in logits.chunks_exact(classes).enumerate() {
@@ -20,7 +22,7 @@ pub(in crate::ops) fn cross_entropy<R: Real>(
         losses.push(sum.ln() - (z[label(row)] - most));
         for (class, &z) in z.iter().enumerate() {
             let hit = R::from_f64(f64::from(u8::from(class == label(row))));
-            gradients.push(weights[row] * ((z - most).exp() / sum - hit));
+            gradients.push(loss_scale * weights[row] * ((z - most).exp() / sum - hit));
         }
     }
     (losses, gradients)
@@ -46,15 +48,26 @@ fn reference<R: Real>(shape: Shape) -> Reference<R> {
         let logit = |index: usize| {
             let (row, class) = (index / classes, index % classes);
             let dot: R = (0..width).map(|k| x[row * width + k] * w[class * width + k]).sum();
-            dot + t[2][class]
+            (dot + t[2][class]).stored()
         };
         let logits: Vec<R> = (0..rows * classes).map(logit).collect();
-        let (losses, dz) = cross_entropy(&logits, classes, |row| given.index(3, row), &t[4]);
+        let (losses, dz) = cross_entropy(
+            &logits,
+            classes,
+            |row| given.index(3, row),
+            &t[4],
+            given.step.loss_scale,
+        );
+        let dz: Vec<R> = dz.iter().map(|dz| dz.stored()).collect();
         let times = R::from_f64(shape.times as f64);
-        let objective = losses.iter().zip(&t[4]).map(|(&loss, &weight)| times * weight * loss);
+        let factor = times * R::from_f64(f64::from(given.step.loss_scale));
+        let objective = losses.iter().zip(&t[4]).map(|(&loss, &weight)| factor * weight * loss);
         let mut outputs = vec![losses.clone(); shape.times];
         outputs.push(objective.collect());
-        let dx = |row: usize, k: usize| -> R { (0..classes).map(|c| dz[row * classes + c] * w[c * width + k]).sum() };
+        let dx = |row: usize, k: usize| -> R {
+            let sum: R = (0..classes).map(|c| dz[row * classes + c] * w[c * width + k]).sum();
+            sum.stored()
+        };
         let dw = |class: usize, k: usize| -> R { (0..rows).map(|r| dz[r * classes + class] * x[r * width + k]).sum() };
         let db = |class: usize| -> R { (0..rows).map(|row| dz[row * classes + class]).sum() };
         let mut gradients = Vec::new();
@@ -70,9 +83,15 @@ fn reference<R: Real>(shape: Shape) -> Reference<R> {
 }
 
 fn case(live: u32, capacity: u32, chunk: u32, classes: u32, width: u32, times: usize, train: bool) -> Case {
-    let mut step = StepParams::default();
+    let mut step = StepParams {
+        loss_scale: if times > 1 { 64.0 } else { 1.0 },
+        ..StepParams::default()
+    };
     let rows = counted(Count::Masked, live, capacity, &mut step);
-    let param = if train { Role::Param } else { Role::Constant };
+    let [weight, bias, hidden] = match train {
+        true => [Role::Param, Role::Param, Role::Input],
+        false => [Role::Stored, Role::Constant, Role::Stored],
+    };
     let labels: Vec<u32> = (0..live).map(|row| row * 31 % classes).collect();
     // A mean over the rows, but for one row that does not count.
     let mut weights = Tensor::random("weights", Role::Constant, rows, 1);
@@ -80,9 +99,9 @@ fn case(live: u32, capacity: u32, chunk: u32, classes: u32, width: u32, times: u
         *weight = if row == 1 { 0.0 } else { 1.0 / 16.0 };
     }
     let tensors = vec![
-        Tensor::random("hidden", if train { Role::Input } else { Role::Constant }, rows, width),
-        Tensor::random("decoder.weight", param, Extent::fixed(classes), width),
-        Tensor::random("decoder.bias", param, Extent::fixed(1), classes),
+        Tensor::random("hidden", hidden, rows, width),
+        Tensor::random("decoder.weight", weight, Extent::fixed(classes), width),
+        Tensor::random("decoder.bias", bias, Extent::fixed(1), classes),
         Tensor::index("labels", rows, 1, &labels),
         weights,
     ];
@@ -110,6 +129,10 @@ fn case(live: u32, capacity: u32, chunk: u32, classes: u32, width: u32, times: u
                 labels: v[3],
                 weights: v[4],
             };
+            let chunk = match chunk.is_multiple_of(64) {
+                true => chunk / 64 * r.view_unit(),
+                false => chunk,
+            };
             (0..times)
                 .map(|_| masked_cross_entropy(r, &masked, chunk, train))
                 .collect()
@@ -117,6 +140,8 @@ fn case(live: u32, capacity: u32, chunk: u32, classes: u32, width: u32, times: u
         upstream: vec![false; times],
         truth: reference(shape),
         naive: reference(shape),
+        naive_f16: reference(shape),
+        naive_bf16: reference(shape),
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{PlanError, Port, Recorder, Space, Value, ValueInfo};
 use crate::kernel::{Count, DType, Extent, StepParams};
-use crate::plan::{Home, aligned};
+use crate::plan::{ALIGN, Home, aligned};
 
 impl<'p> Recorder<'p> {
     /// What a value is.
@@ -20,6 +20,12 @@ impl<'p> Recorder<'p> {
     /// A new intermediate value that is f32 in every plan: statistics, losses, partial sums.
     pub fn exact(&mut self, name: &str, rows: Extent, width: u32) -> Value {
         self.add(name, rows, width, DType::F32, Home::Arena)
+    }
+
+    /// A new intermediate value of the size and type of another.
+    pub fn like(&mut self, name: &str, other: Value) -> Value {
+        let info = self.info(other).clone();
+        self.add(name, info.rows, info.width, info.dtype, Home::Arena)
     }
 
     /// A parameter as `rows x width`.
@@ -78,6 +84,13 @@ impl<'p> Recorder<'p> {
         assert!(offset.is_multiple_of(2), "parameters are aligned");
         let dtype = self.precision.dtype();
         self.place_at(&info.label, Space::Shadow, offset / 2, info.rows, info.width, dtype)
+    }
+
+    /// The copies of a range of the parameters, which begins and ends with a whole number of words of them.
+    pub fn shadow(&mut self, range: Range<usize>) -> Option<Value> {
+        let (rows, width, dtype) = (Extent::fixed(1), range.len() as u32, self.precision.dtype());
+        let has = self.precision.has_shadow();
+        has.then(|| self.place_at("shadow", Space::Shadow, range.start / 2, rows, width, dtype))
     }
 
     /// Any fixed range of a buffer as a value that counts as written: the flat parameter buffer for AdamW.
@@ -166,6 +179,11 @@ impl<'p> Recorder<'p> {
             has_backward: false,
             ..info
         })
+    }
+
+    /// Rows of which a view's first one is a multiple, so that every device can bind it whatever its width.
+    pub fn view_unit(&self) -> u32 {
+        (4 * ALIGN / self.precision.dtype().bytes()) as u32
     }
 
     /// Keeps an intermediate value's memory until the end of the plan, so that the host can read it.

@@ -2,6 +2,7 @@
 //! and model size, where an hour on a few cores has to be enough).
 
 use super::sections::*;
+use crate::device::choice::PrecisionChoice;
 use crate::retrieval::{Analyzer, DocumentLength, Variant};
 use crate::tlm::objective::{HeadOnExternal, LossForm};
 use crate::train::metrics::Metric;
@@ -70,6 +71,7 @@ impl Default for ModelConfig {
             dropout: 0.1,
             attention_dropout: 0.1,
             recompute: false,
+            precision: PrecisionChoice::Auto,
         }
     }
 }

@@ -158,6 +158,8 @@ pub const KEYS: &[Key] = &[
         "Dropout of the attention probabilities, in both stages."),
     key("model", "recompute", Kind::Switch,
         "Layers compute their values again in the backward instead of keeping them: less memory, more work, same bits."),
+    key("model", "precision", Kind::Choice(&["auto", "f32", "f16", "bf16"]),
+        "How activations and their gradients are stored; sums and weights are f32. auto: f32 but on CUDA's matrix units."),
 
     key("stage1", "steps", Kind::Whole(0, LARGE - 1),
         "Optimiser steps, external and internal together. Published: 50,000 to 500,000."),

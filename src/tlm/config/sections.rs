@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::device::choice::PrecisionChoice;
 use crate::retrieval::{Analyzer, Bm25, DocumentLength, Variant};
 use crate::tlm::objective::{HeadOnExternal, LossForm};
 use crate::train::metrics::Metric;
@@ -104,6 +105,8 @@ pub struct ModelConfig {
     pub attention_dropout: f64,
     /// Whether the layers compute their values again in the backward instead of keeping them.
     pub recompute: bool,
+    /// How activations and their gradients are stored.
+    pub precision: PrecisionChoice,
 }
 
 /// AdamW and its schedule, in both stages.

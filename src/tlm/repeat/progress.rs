@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::tlm::outcome::{RepeatReport, Stage1Report};
+use crate::train::loss_scale::LossScale;
 
 /// What a checkpoint knows beside the weights.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -27,6 +28,9 @@ pub struct Progress {
     pub stage1: Stage1Report,
     /// Best development score and its step.
     pub best: Option<(f64, u64)>,
+    /// Scale of the losses, where gradients are stored as binary16.
+    #[serde(default)]
+    pub loss_scale: Option<LossScale>,
 }
 
 /// A finished repeat, as it is kept in the run directory.

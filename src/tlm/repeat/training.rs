@@ -139,6 +139,7 @@ impl Repeat<'_> {
     /// # Errors
     /// Writing and device failures.
     pub(super) fn save(&mut self) -> Result<(), TlmError> {
+        self.progress.loss_scale = self.trainer.loss_scale().cloned();
         let step = self.progress.step;
         let moments = self.trainer.download_moments()?;
         // Where this step is the best so far, its parameters are here already.
@@ -188,6 +189,10 @@ fn describe(result: &StepResult, rate: f64) -> String {
     if let Some(loss) = result.task_loss {
         parts.push(format!("task {loss:.3}"));
     }
-    parts.push(format!("norm {:.2}, {rate:.0} tokens/s", result.gradient_norm));
+    match result.gradient_norm.is_finite() {
+        true => parts.push(format!("norm {:.2}", result.gradient_norm)),
+        false => parts.push("skipped (the scaled gradients overflowed)".to_owned()),
+    }
+    parts.push(format!("{rate:.0} tokens/s"));
     parts.join(", ")
 }
