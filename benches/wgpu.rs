@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use preset::{PRESETS, Training};
-use tlm::device::wgpu::{Adapter, Choice, Variants, WgpuDevice};
-use tlm::device::{Device, Program, Sizes};
+use tlm::device::wgpu::{Adapter, Choice, WgpuDevice};
+use tlm::device::{Device, Program, Sizes, Variants};
 use tlm::kernel::{Count, DType, Extent, Kernel, StepParams};
 use tlm::ops::gemm;
 use tlm::plan::{ParamTable, Plan, Recorder, Space};

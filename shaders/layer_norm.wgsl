@@ -38,6 +38,7 @@ struct Constants {
 
 const BLOCK_ROWS = 64u;
 const TEAM = 32u; // threads that share a row
+const LANES = min(SUBGROUP, TEAM); // of them exchange values without workgroup memory
 const_assert THREADS == ROWS * TEAM;
 
 var<workgroup> team_terms: array<vec2<f32>, 256>;
@@ -57,16 +58,22 @@ struct Means {
 
 // The sum of x over the thread's team, known to every thread of it. All threads of the workgroup must call it.
 fn team_sum(thread: u32, x: vec2<f32>) -> vec2<f32> {
-    team_terms[thread] = x;
-    for (var half = TEAM / 2u; half > 0u; half /= 2u) {
-        workgroupBarrier();
-        if thread % TEAM < half {
-            team_terms[thread] += team_terms[thread + half];
+    var sum = x;
+    if LANES < TEAM {
+        team_terms[thread] = x;
+        for (var half = TEAM / 2u; half >= LANES; half /= 2u) {
+            workgroupBarrier();
+            if thread % TEAM < half {
+                team_terms[thread] += team_terms[thread + half];
+            }
         }
+        workgroupBarrier();
+        sum = team_terms[thread - thread % TEAM + thread % LANES];
+        workgroupBarrier(); // the next sum may overwrite it
     }
-    workgroupBarrier();
-    let sum = team_terms[thread - thread % TEAM];
-    workgroupBarrier(); // the next sum may overwrite it
+    for (var half = LANES / 2u; half > 0u; half /= 2u) {
+        sum += vec2<f32>(lane_xor(sum.x, half), lane_xor(sum.y, half));
+    }
     return sum;
 }
 

@@ -19,7 +19,7 @@ fn every_op_agrees_with_its_f64_reference_on_the_cpu() {
     walk(&Backend {
         name: "cpu",
         precision: Precision::F32,
-        variants: |_| 1,
+        variants: &|_| 1,
         configurations: &[&|sizes, _| cpu(sizes, 2), &|sizes, _| cpu(sizes, 1)],
     });
 }

@@ -9,6 +9,7 @@ pub mod cuda;
 pub mod null;
 pub mod open;
 mod survey;
+mod tuning;
 pub mod wgpu;
 
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::kernel::{Access, Precision};
 use crate::plan::{Plan, Space, Value};
 
 pub use survey::{AdapterSurvey, CpuSurvey, CudaSurvey, KernelSupport, Survey, WgpuSurvey, adapters, survey};
+pub use tuning::Variants;
 
 /// Words of every buffer of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

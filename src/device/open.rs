@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use super::choice::{DeviceChoice, PrecisionChoice};
 use super::cpu::CpuDevice;
+use super::cuda::{CudaDevice, Gpu};
 use super::null::NullDevice;
-use super::wgpu::{Adapter, Choice, Variants, WgpuDevice};
-use super::{Device, DeviceError, Sizes};
+use super::wgpu::{Adapter, Choice, WgpuDevice};
+use super::{Device, DeviceError, Sizes, Variants};
 use crate::kernel::Precision;
 use crate::plan::Limits;
 
@@ -14,6 +15,10 @@ use crate::plan::Limits;
 pub const VARIANTS: &str = "TLM_VARIANTS";
 /// Environment variable that names the directory where measurements are kept, instead of the user's cache directory.
 pub const CACHE: &str = "TLM_CACHE";
+
+/// Environment variable: `off` launches CUDA's kernels one by one instead of replaying a captured graph, to find out which
+/// kernel a failure belongs to.
+pub const CUDA_GRAPH: &str = "TLM_CUDA_GRAPH";
 
 /// A chosen device before its buffers are allocated: plans are recorded for its limits, and their sizes open it.
 pub struct Target {
@@ -25,6 +30,7 @@ enum Hardware {
     Cpu,
     Null,
     Wgpu(Adapter, Variants),
+    Cuda(Gpu, Variants),
 }
 
 /// An opened device and why it was chosen.
@@ -46,7 +52,7 @@ impl Target {
             DeviceChoice::Auto => match Adapter::open(Choice::Hardware, false) {
                 Ok(adapter) => {
                     let why = "chosen by `auto`: the first GPU";
-                    (Hardware::Wgpu(adapter, variants()?), why.to_owned())
+                    (Hardware::Wgpu(adapter, variants("wgpu")?), why.to_owned())
                 }
                 Err(DeviceError::NoAdapter { .. }) => {
                     let why = "chosen by `auto`: no GPU that WebGPU can use";
@@ -61,14 +67,11 @@ impl Target {
             DeviceChoice::Null => (Hardware::Null, asked),
             DeviceChoice::Wgpu(number) => {
                 let choice = number.map_or(Choice::Hardware, Choice::Index);
-                (Hardware::Wgpu(Adapter::open(choice, false)?, variants()?), asked)
+                (Hardware::Wgpu(Adapter::open(choice, false)?, variants("wgpu")?), asked)
             }
-            DeviceChoice::Cuda(_) => {
-                let what = "this version compiles CUDA kernels but cannot launch them; use --device cpu or wgpu";
-                return Err(DeviceError::Backend {
-                    backend: "cuda",
-                    what: what.to_owned(),
-                });
+            DeviceChoice::Cuda(number) => {
+                let gpu = Gpu::open(number.unwrap_or(0), cache().map(|directory| directory.join("cuda")))?;
+                (Hardware::Cuda(gpu, variants("cuda")?), asked)
             }
         };
         Ok(Target { hardware, why })
@@ -77,7 +80,7 @@ impl Target {
     /// What it can hold in one piece.
     pub fn limits(&self) -> Limits {
         match &self.hardware {
-            Hardware::Cpu | Hardware::Null => Limits::default(),
+            Hardware::Cpu | Hardware::Null | Hardware::Cuda(..) => Limits::default(),
             Hardware::Wgpu(adapter, _) => adapter.limits(),
         }
     }
@@ -87,7 +90,10 @@ impl Target {
     /// # Errors
     /// [`DeviceError::Precision`] for one that it does not compute with.
     pub fn precision(&self, choice: PrecisionChoice) -> Result<Precision, DeviceError> {
-        let precision = choice.or(Precision::F32);
+        let precision = choice.or(match &self.hardware {
+            Hardware::Cuda(gpu, _) => gpu.fastest(),
+            _ => Precision::F32,
+        });
         let (has, device, available) = match &self.hardware {
             Hardware::Cpu => (precision == Precision::F32, "the CPU".to_owned(), "f32"),
             Hardware::Null => (true, "null".to_owned(), "everything"),
@@ -96,6 +102,7 @@ impl Target {
                 adapter.info().to_string(),
                 adapter.precisions(),
             ),
+            Hardware::Cuda(gpu, _) => (gpu.stores(precision), gpu.info().to_string(), gpu.precisions()),
         };
         match has {
             true => Ok(precision),
@@ -117,6 +124,7 @@ impl Target {
             Hardware::Cpu => Box::new(CpuDevice::new(sizes, rayon::current_num_threads())?),
             Hardware::Null => Box::new(NullDevice::new(sizes)),
             Hardware::Wgpu(adapter, variants) => Box::new(WgpuDevice::new(adapter, sizes, variants)?),
+            Hardware::Cuda(gpu, variants) => Box::new(CudaDevice::new(gpu, sizes, variants, graphs()?)?),
         };
         Ok(Opened { device, why: self.why })
     }
@@ -134,16 +142,32 @@ impl Opened {
     }
 }
 
-/// The variants that the environment asks for.
-fn variants() -> Result<Variants, DeviceError> {
-    let text = std::env::var(VARIANTS).unwrap_or_default();
-    let directory = match std::env::var_os(CACHE) {
+/// Where measurements and compiled kernels are kept.
+fn cache() -> Option<PathBuf> {
+    match std::env::var_os(CACHE) {
         Some(directory) => Some(PathBuf::from(directory)),
         None => dirs::cache_dir().map(|directory| directory.join("tlm")),
-    };
-    let file = directory.map(|directory| directory.join("wgpu-variants.json"));
+    }
+}
+
+/// The variants that the environment asks for.
+fn variants(backend: &'static str) -> Result<Variants, DeviceError> {
+    let text = std::env::var(VARIANTS).unwrap_or_default();
+    let file = cache().map(|directory| directory.join(format!("{backend}-variants.json")));
     Variants::parse(&text, file).map_err(|what| DeviceError::Backend {
-        backend: "wgpu",
+        backend,
         what: format!("{VARIANTS}: {what}"),
     })
+}
+
+/// Whether the environment leaves CUDA's graphs on.
+fn graphs() -> Result<bool, DeviceError> {
+    match std::env::var(CUDA_GRAPH).as_deref() {
+        Ok("off") => Ok(false),
+        Ok("on" | "") | Err(_) => Ok(true),
+        Ok(other) => Err(DeviceError::Backend {
+            backend: "cuda",
+            what: format!("{CUDA_GRAPH} is \"{other}\"; it may be on or off"),
+        }),
+    }
 }

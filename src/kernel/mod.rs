@@ -16,7 +16,9 @@ mod step;
 
 pub use call::{Call, RawArg};
 pub use element::{DType, Element, Precision};
-pub use source::{CUDA_COMMON, File, Grid, PLAIN, Source, THREADS, Variant, WGSL_COMMON, cover, workgroups};
+pub use source::{
+    CUDA_COMMON, File, Grid, PLAIN, REDUCING, Source, THREADS, Variant, WGSL_COMMON, WGSL_LANES, cover, workgroups,
+};
 pub use step::StepParams;
 
 /// How a kernel touches an argument.

@@ -17,6 +17,18 @@ pub struct File {
     pub text: &'static str,
 }
 
+/// What precedes the files of [`WGSL_COMMON`]: exchange inside a subgroup, for variants that do it and for all others.
+pub static WGSL_LANES: [File; 2] = [
+    File {
+        name: "shaders/common/lanes.wgsl",
+        text: include_str!("../../shaders/common/lanes.wgsl"),
+    },
+    File {
+        name: "shaders/common/subgroup_lanes.wgsl",
+        text: include_str!("../../shaders/common/subgroup_lanes.wgsl"),
+    },
+];
+
 /// `shaders/common/`, in the order in which they precede every op's file.
 pub static WGSL_COMMON: &[File] = &[
     File {
@@ -179,6 +191,14 @@ impl Variant {
         }
     }
 
+    /// The same for a shader that exchanges values inside subgroups.
+    pub const fn in_subgroups(self) -> Variant {
+        Variant {
+            subgroups: true,
+            ..self
+        }
+    }
+
     /// A value of this variant's defines.
     ///
     /// # Panics
@@ -191,6 +211,12 @@ impl Variant {
 
 /// The only variant of a kernel that has nothing to choose.
 pub const PLAIN: &[Variant] = &[Variant::new("plain", THREADS, &[])];
+
+/// WGSL variants of a kernel that adds up over a workgroup.
+pub const REDUCING: &[Variant] = &[
+    Variant::new("plain", THREADS, &[]),
+    Variant::new("subgroup", THREADS, &[]).in_subgroups(),
+];
 
 /// Workgroups (blocks) of a launch in x, y, z.
 pub type Grid = [u32; 3];

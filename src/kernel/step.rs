@@ -51,6 +51,17 @@ impl Default for StepParams {
 }
 
 impl StepParams {
+    /// Counts that make every row of every plan live: for measuring launches.
+    pub fn all_live() -> StepParams {
+        StepParams {
+            tokens: u32::MAX,
+            sequences: u32::MAX,
+            masked: u32::MAX,
+            buckets: u32::MAX,
+            ..StepParams::default()
+        }
+    }
+
     /// Words of the structure.
     pub const WORDS: usize = size_of::<StepParams>() / 4;
 

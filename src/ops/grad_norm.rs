@@ -11,7 +11,7 @@
 use rayon::prelude::*;
 
 use crate::device::cpu::vectorised;
-use crate::kernel::{Arg, Call, Cost, Extent, File, Kernel, Source, StepParams};
+use crate::kernel::{Arg, Call, Cost, Extent, File, Kernel, REDUCING, Source, StepParams};
 use crate::ops::case::{Case, Expected, Given, Real, Reference, Role, Tensor};
 use crate::ops::math::sum_of;
 use crate::plan::{ALIGN, PlanError, Recorder, Value};
@@ -35,7 +35,7 @@ pub static PARTIAL: Kernel = Kernel {
     ],
     constants: &["rows", "width"],
     cuda: None,
-    wgsl: Some(Source::new(WGSL, &["grad_norm_partial"])),
+    wgsl: Some(Source::new(WGSL, &["grad_norm_partial"]).with_variants(REDUCING)),
     cpu: partial,
     reserve: None,
     grid: |dims, _| [dims.size("blocks") as u32, 1, 1],
@@ -58,7 +58,7 @@ pub static FINISH: Kernel = Kernel {
     ],
     constants: &["blocks"],
     cuda: None,
-    wgsl: Some(Source::new(WGSL, &["grad_norm_finish"])),
+    wgsl: Some(Source::new(WGSL, &["grad_norm_finish"]).with_variants(REDUCING)),
     cpu: finish,
     reserve: None,
     grid: |_, _| [1, 1, 1],

@@ -7,7 +7,7 @@
 //! A batch has at most some thousand rows, so one workgroup (one CPU thread) does it.
 
 use crate::device::cpu::vectorised;
-use crate::kernel::{Arg, Call, Cost, Count, Extent, File, Kernel, Source, StepParams};
+use crate::kernel::{Arg, Call, Cost, Count, Extent, File, Kernel, REDUCING, Source, StepParams};
 use crate::ops::case::{Case, Expected, Given, Real, Reference, Role, Tensor, counted};
 use crate::ops::math::sum_of;
 use crate::plan::{PlanError, Recorder, Value};
@@ -26,7 +26,7 @@ pub static SUM: Kernel = Kernel {
     ],
     constants: &["rows", "rows.count", "rows.start"],
     cuda: None,
-    wgsl: Some(Source::new(WGSL, &["sum"])),
+    wgsl: Some(Source::new(WGSL, &["sum"]).with_variants(REDUCING)),
     cpu: run,
     reserve: None,
     grid: |_, _| [1, 1, 1],

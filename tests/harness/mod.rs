@@ -27,7 +27,7 @@ pub struct Backend<'a> {
     /// How plans store activations. In another precision than f32, cases that store nothing are left out.
     pub precision: Precision,
     /// Variants that it has of a kernel; cases that need kernels without any are left out.
-    pub variants: fn(&Kernel) -> usize,
+    pub variants: &'a dyn Fn(&Kernel) -> usize,
     /// Ways to open it, with the number of the variant that kernels are to take if they have as many; they must not
     /// change a bit.
     pub configurations: &'a [&'a dyn Fn(Sizes, usize) -> Box<dyn Device>],

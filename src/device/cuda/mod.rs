@@ -1,4 +1,15 @@
-//! CUDA: kernels compiled at run time by NVRTC, which needs neither a GPU nor a toolkit, only its library.
+//! The CUDA backend: kernels compiled at run time by NVRTC, launched through NVIDIA's driver. Both libraries are found when
+//! they are needed; the crate builds and starts without them. NVRTC needs neither a GPU nor a toolkit.
+//!
+//! ```text
+//! open    driver, context, compiler; modules are compiled once per file, defines and precision, and kept on disk
+//! new     one allocation per Space, one stream, the ring of pinned memory
+//! load    functions and parameters of each launch; all launches captured as one graph
+//! submit  inputs up, one graph launch per program, Readback down: all asynchronous, the host a few steps ahead
+//! ```
+//!
+//! A graph holds the addresses it was captured with. They are those of the Spaces, which live as long as the device, and
+//! what changes per step is read from memory. `TLM_CUDA_GRAPH=off` launches kernel by kernel: same work, same bits.
 //!
 //! # How a kernel is called
 //!
@@ -20,10 +31,204 @@
 //! Inline PTX stands in small `__device__` functions of `kernels/common/` only.
 
 mod compile;
+mod gpu;
+mod memory;
+mod module;
 mod nvrtc;
+mod program;
+mod ring;
+mod trial;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cudarc::driver::{CudaStream, result, sys};
+
+use super::tuning::{Tuning, Variants};
+use super::{Device, DeviceError, Program, SPACES, Sizes, check, range_check};
+use crate::plan::{Plan, Space};
+use gpu::failed;
+use memory::Memory;
+use program::Loaded;
+use ring::{Ring, SLOTS};
+use trial::Tried;
 
 pub use compile::Compiled;
+pub use gpu::{Gpu, GpuInfo, list};
 pub use nvrtc::Nvrtc;
 
 /// Name of the backend in messages.
 const BACKEND: &str = "cuda";
+
+/// A GPU with memory and loaded plans.
+pub struct CudaDevice {
+    gpu: Gpu,
+    sizes: Sizes,
+    tuning: Tuning,
+    graphs: bool,
+    // Graphs, then the ring, then the memory they point to, then the stream: dropped in this order.
+    programs: Vec<Loaded>,
+    ring: Ring,
+    memory: [Memory; SPACES.len()],
+    stream: Arc<CudaStream>,
+}
+
+impl CudaDevice {
+    /// Allocates the memory, zeroed. With `graphs` each plan is captured and replayed as a whole.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfMemory`]; [`DeviceError::Backend`] for failures of the driver and measurements that cannot be
+    /// read.
+    pub fn new(gpu: &Gpu, sizes: Sizes, variants: &Variants, graphs: bool) -> Result<CudaDevice, DeviceError> {
+        let shared = &gpu.shared;
+        let stream = shared.context.new_stream();
+        let stream = stream.map_err(|error| failed("making a stream", error))?;
+        let mut memory = Vec::with_capacity(SPACES.len());
+        for space in SPACES {
+            memory.push(Memory::zeros(
+                shared,
+                &stream,
+                &format!("{space:?}"),
+                sizes.words(space),
+            )?);
+        }
+        stream
+            .synchronize()
+            .map_err(|error| failed("clearing the memory", error))?;
+        Ok(CudaDevice {
+            gpu: gpu.clone(),
+            sizes,
+            tuning: Tuning::new(variants, BACKEND)?,
+            graphs,
+            programs: Vec::new(),
+            ring: Ring::new(shared, sizes.inputs, sizes.readback)?,
+            memory: memory.try_into().ok().expect("one allocation per space"),
+            stream,
+        })
+    }
+
+    /// The variant that each launch of a program runs.
+    #[must_use]
+    pub fn variants(&self, program: Program) -> &[&'static str] {
+        &self.programs[program.0].variants
+    }
+
+    fn memory(&self, space: Space) -> &Memory {
+        let index = SPACES.iter().position(|&other| other == space);
+        &self.memory[index.expect("SPACES holds every space")]
+    }
+
+    fn bind(&self) -> Result<(), DeviceError> {
+        let bound = self.gpu.shared.context.bind_to_thread();
+        bound.map_err(|error| failed("binding the GPU", error))
+    }
+
+    /// Waits for everything on the stream.
+    fn wait(&self, what: &str) -> Result<(), DeviceError> {
+        self.stream.synchronize().map_err(|error| failed(what, error))
+    }
+}
+
+impl Drop for CudaDevice {
+    fn drop(&mut self) {
+        // Work on its way still uses the memory; its failure was reported where its result was asked for, or nobody did.
+        let _ = self.stream.synchronize();
+    }
+}
+
+impl Device for CudaDevice {
+    fn describe(&self) -> String {
+        format!("cuda, GPU {}", self.gpu.info())
+    }
+
+    fn remark(&self) -> Option<String> {
+        self.tuning.remark()
+    }
+
+    fn load(&mut self, plan: &Plan) -> Result<Program, DeviceError> {
+        check(plan, &self.sizes)?;
+        if !self.gpu.stores(plan.precision) {
+            return Err(DeviceError::Precision {
+                what: format!("plan `{}`", plan.name),
+                precision: plan.precision.name(),
+                device: self.gpu.info().to_string(),
+                available: self.gpu.precisions(),
+            });
+        }
+        self.bind()?;
+        let (shared, stream) = (&self.gpu.shared, &self.stream);
+        let chosen = self.tuning.choose(&Tried { shared, stream }, plan)?;
+        let loaded = Loaded::new(shared, stream, &self.memory, &chosen, plan, self.graphs)?;
+        self.programs.push(loaded);
+        Ok(Program(self.programs.len() - 1))
+    }
+
+    fn write(&mut self, space: Space, offset: usize, words: &[u32]) -> Result<(), DeviceError> {
+        range_check(&self.sizes, space, offset, words.len())?;
+        self.bind()?;
+        let (address, stream) = (self.memory(space).at(offset), self.stream.cu_stream());
+        // SAFETY: the range was checked; the words live until the stream has been waited for.
+        unsafe { result::memcpy_htod_async(address, words, stream) }.map_err(|error| failed("writing", error))?;
+        self.wait("writing")
+    }
+
+    fn read(&mut self, space: Space, offset: usize, words: &mut [u32]) -> Result<(), DeviceError> {
+        range_check(&self.sizes, space, offset, words.len())?;
+        self.bind()?;
+        let (address, stream) = (self.memory(space).at(offset), self.stream.cu_stream());
+        // SAFETY: the range was checked; the words live until the stream has been waited for.
+        unsafe { result::memcpy_dtoh_async(words, address, stream) }.map_err(|error| failed("reading", error))?;
+        self.wait("reading")
+    }
+
+    fn run(&mut self, program: Program) -> Result<(), DeviceError> {
+        self.bind()?;
+        self.programs[program.0].run(&self.stream)
+    }
+
+    fn ring(&self) -> usize {
+        SLOTS
+    }
+
+    fn submit(&mut self, inputs: &[u32], programs: &[Program]) -> Result<(), DeviceError> {
+        range_check(&self.sizes, Space::Inputs, 0, inputs.len())?;
+        self.bind()?;
+        let index = |space| SPACES.iter().position(|&other| other == space);
+        let place = |space| index(space).expect("SPACES holds every space");
+        let (up, down) = (&self.memory[place(Space::Inputs)], &self.memory[place(Space::Readback)]);
+        self.ring.upload(&self.stream, up, inputs)?;
+        for &program in programs {
+            self.programs[program.0].run(&self.stream)?;
+        }
+        self.ring.download(&self.stream, down)
+    }
+
+    fn collect(&mut self, readback: &mut [u32]) -> Result<(), DeviceError> {
+        range_check(&self.sizes, Space::Readback, 0, readback.len())?;
+        self.bind()?;
+        self.ring.collect(readback)
+    }
+
+    fn run_timed(&mut self, program: Program, times: &mut [Duration]) -> Result<(), DeviceError> {
+        self.bind()?;
+        let context = &self.gpu.shared.context;
+        let launches = &self.programs[program.0].launches;
+        let timing = |error| failed("timing launches", error);
+        let mut events = Vec::with_capacity(launches.len() + 1);
+        for _ in 0..=launches.len() {
+            let event = context.new_event(Some(sys::CUevent_flags::CU_EVENT_DEFAULT));
+            events.push(event.map_err(timing)?);
+        }
+        events[0].record(&self.stream).map_err(timing)?;
+        for (launch, event) in launches.iter().zip(&events[1..]) {
+            launch.launch(&self.stream)?;
+            event.record(&self.stream).map_err(timing)?;
+        }
+        self.wait("timing launches")?;
+        for (time, pair) in times.iter_mut().zip(events.windows(2)) {
+            let ms = pair[0].elapsed_ms(&pair[1]).map_err(timing)?;
+            *time += Duration::from_secs_f64(f64::from(ms) / 1e3);
+        }
+        Ok(())
+    }
+}

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use super::lanes::lanes;
 use super::pipeline::Pipelines;
 use super::shader::BACKEND;
 use crate::device::DeviceError;
-use crate::kernel::Precision;
+use crate::kernel::{Precision, Variant};
 use crate::plan::{ALIGN, Limits};
 
 /// What an adapter is.
@@ -147,6 +148,8 @@ pub(super) struct Shared {
     pub timestamps: bool,
     /// Whether shaders can hold 16-bit floats.
     pub half: bool,
+    /// Threads that follow each other and surely exchange values inside a subgroup; 1 where none do.
+    pub lanes: u32,
     pub checked: bool,
     pub pipelines: Mutex<Pipelines>,
     failures: Arc<Mutex<Failures>>,
@@ -161,6 +164,10 @@ struct Failures {
     first: Option<String>,
 }
 
+/// What is used where an adapter has it.
+const FEATURES: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY
+    .union(wgpu::Features::SHADER_F16)
+    .union(wgpu::Features::SUBGROUP);
 const NOTING: &str = "nobody panics while noting a failure";
 
 impl Adapter {
@@ -183,10 +190,14 @@ impl Adapter {
         let (info, adapter) = found.swap_remove(index);
         let timestamps = adapter.features().contains(wgpu::Features::TIMESTAMP_QUERY);
         let half = adapter.features().contains(wgpu::Features::SHADER_F16);
+        let subgroup = adapter
+            .features()
+            .contains(wgpu::Features::SUBGROUP)
+            .then(|| adapter.get_info().subgroup_min_size);
         let limits = adapter.limits();
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("tlm"),
-            required_features: adapter.features() & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SHADER_F16),
+            required_features: adapter.features() & FEATURES,
             required_limits: limits.clone(),
             ..Default::default()
         };
@@ -206,23 +217,28 @@ impl Adapter {
                 lost.lock().expect(NOTING).lost = Some(message);
             }
         });
+        let mut shared = Shared {
+            info,
+            device,
+            queue,
+            limits: limits.clone(),
+            timestamps,
+            half,
+            lanes: 1,
+            checked,
+            pipelines: Mutex::new(HashMap::new()),
+            failures,
+        };
+        if let Some(smallest) = subgroup {
+            shared.lanes = lanes(&shared, smallest)?;
+        }
         let words = |bytes: u64| usize::try_from(bytes / 4).unwrap_or(usize::MAX) / ALIGN * ALIGN;
         Ok(Adapter {
             limits: Limits {
                 tensor: words(limits.max_storage_buffer_binding_size),
                 buffer: words(limits.max_buffer_size),
             },
-            shared: Arc::new(Shared {
-                info,
-                device,
-                queue,
-                limits,
-                timestamps,
-                half,
-                checked,
-                pipelines: Mutex::new(HashMap::new()),
-                failures,
-            }),
+            shared: Arc::new(shared),
         })
     }
 
@@ -246,6 +262,18 @@ impl Adapter {
             Precision::F16 => self.shared.half,
             Precision::Bf16 => false,
         }
+    }
+
+    /// Whether it has what a kernel's variant needs.
+    #[must_use]
+    pub fn runs(&self, variant: &Variant) -> bool {
+        self.shared.has(variant)
+    }
+
+    /// Threads that follow each other and exchange values without workgroup memory; 1 where none do.
+    #[must_use]
+    pub fn lanes(&self) -> u32 {
+        self.shared.lanes
     }
 
     /// Names of the precisions that it can store in.
@@ -281,6 +309,12 @@ impl Adapter {
 }
 
 impl Shared {
+    /// Whether the adapter has what a variant needs.
+    pub fn has(&self, variant: &Variant) -> bool {
+        let threads = variant.threads <= self.limits.max_compute_invocations_per_workgroup;
+        threads && (self.lanes > 1 || !variant.subgroups)
+    }
+
     /// Waits until a submission, or everything submitted, has finished.
     pub fn wait(&self, submission: Option<wgpu::SubmissionIndex>) -> Result<(), DeviceError> {
         let waited = self.device.poll(wgpu::PollType::Wait {

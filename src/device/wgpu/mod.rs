@@ -29,25 +29,25 @@
 //! wgpu orders dispatches that touch the same buffer. Work that could run long is cut into several submits.
 
 mod adapter;
+mod lanes;
 mod pipeline;
 mod program;
 mod ring;
 mod shader;
-mod tuning;
+mod trial;
 
 use std::time::Duration;
 
+use super::tuning::{Tuning, Variants};
 use super::{Device, DeviceError, Program, SPACES, Sizes, check, range_check};
 use crate::kernel::StepParams;
 use crate::plan::{ALIGN, Plan, Space};
 use program::{Buffers, Loaded, MOST_ARGS};
 use ring::{Ring, SLOTS};
 use shader::BACKEND;
-use tuning::Tuning;
 
 pub use adapter::{Adapter, AdapterInfo, AdapterKind, Choice, Objects, list, preferred};
 pub use shader::{Block, Interface, Shader};
-pub use tuning::Variants;
 
 /// Words that are read or written at a time.
 const STAGING_WORDS: usize = 1 << 20;
@@ -107,7 +107,7 @@ impl WgpuDevice {
         Ok(WgpuDevice {
             adapter: adapter.clone(),
             sizes,
-            tuning: Tuning::new(variants)?,
+            tuning: Tuning::new(variants, BACKEND)?,
             buffers,
             staging: allocate("staging", STAGING_WORDS, Usage::MAP_READ | Usage::COPY_DST)?,
             ring: Ring::new(shared, sizes.inputs.max(ALIGN), sizes.readback.max(ALIGN))?,
@@ -259,7 +259,7 @@ impl Device for WgpuDevice {
                 available: self.adapter.precisions(),
             });
         }
-        let chosen = self.tuning.choose(shared, plan)?;
+        let chosen = self.tuning.choose(&**shared, plan)?;
         let loaded = Loaded::new(shared, &self.buffers, &chosen, plan)?;
         self.programs.push(loaded);
         Ok(Program(self.programs.len() - 1))

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::adapter::Shared;
+use super::adapter::{Shared, backend};
 use super::shader::{BACKEND, Interface, Shader};
 use crate::device::DeviceError;
 use crate::kernel::{Dims, Kernel, Precision, Source};
@@ -61,7 +61,13 @@ fn build(
     dims: &Dims,
 ) -> Result<Pipeline, DeviceError> {
     let variant = &source.variants[variant];
-    let shader = Shader::new(source, variant, dims)?;
+    if !shared.has(variant) {
+        return Err(backend(format!(
+            "{} variant {} exchanges values between the threads of a subgroup, which {} does not offer",
+            kernel.name, variant.name, shared.info
+        )));
+    }
+    let shader = Shader::new(source, variant, dims, shared.lanes)?;
     let interface = shader.interface(kernel, source)?;
     let limits = &shared.limits;
     let limit = |unit, needed: usize, available: u64| shared.limit(kernel.name, unit, needed as u64, available);

@@ -20,7 +20,7 @@ use wgpu::naga;
 use wgpu::naga::valid::GlobalUse;
 
 use crate::device::DeviceError;
-use crate::kernel::{Access, DType, Dims, Kernel, Precision, Source, Variant, WGSL_COMMON};
+use crate::kernel::{Access, DType, Dims, Kernel, Precision, Source, Variant, WGSL_COMMON, WGSL_LANES};
 
 /// Name of the backend in messages.
 pub(super) const BACKEND: &str = "wgpu";
@@ -64,17 +64,19 @@ pub struct Block {
 }
 
 impl Shader {
-    /// Parses and validates the module of a source's variant at a launch's sizes.
+    /// Parses and validates the module of a source's variant at a launch's sizes; lanes of the adapter's subgroups are
+    /// told to variants that exchange values in them.
     ///
     /// # Errors
     /// [`DeviceError::Compile`] with file, line and column, also where a define is one that the file never reads.
-    pub fn new(source: &Source, variant: &Variant, dims: &Dims) -> Result<Shader, DeviceError> {
+    pub fn new(source: &Source, variant: &Variant, dims: &Dims, lanes: u32) -> Result<Shader, DeviceError> {
         let mut defines = match dims.precision() {
             Precision::F16 => "enable f16;\n".to_string(),
             _ => String::new(),
         };
         // In f32 for kernels without stored tensors, which a plan of any precision launches.
         defines += &format!("alias Stored = {};\n", dims.precision().name());
+        defines += &format!("const SUBGROUP = {}u;\n", if variant.subgroups { lanes } else { 1 });
         for (name, value) in source.defines(variant, dims) {
             if name != "THREADS" && !source.file.text.contains(&name) {
                 return Err(DeviceError::Compile {
@@ -88,8 +90,9 @@ impl Shader {
         let parts: Vec<(&'static str, &str)> = [("(defines)", defines.as_str())]
             .into_iter()
             .chain(
-                WGSL_COMMON
-                    .iter()
+                [&WGSL_LANES[usize::from(variant.subgroups)]]
+                    .into_iter()
+                    .chain(WGSL_COMMON)
                     .chain([&source.file])
                     .map(|file| (file.name, file.text)),
             )
@@ -101,11 +104,15 @@ impl Shader {
             located(&parts, error.message(), spans)
         })?;
         let flags = naga::valid::ValidationFlags::all();
-        let capabilities = match dims.precision() {
-            Precision::F16 => naga::valid::Capabilities::SHADER_FLOAT16,
-            _ => naga::valid::Capabilities::empty(),
-        };
+        let mut capabilities = naga::valid::Capabilities::empty();
+        capabilities.set(
+            naga::valid::Capabilities::SHADER_FLOAT16,
+            dims.precision() == Precision::F16,
+        );
+        capabilities.set(naga::valid::Capabilities::SUBGROUP, variant.subgroups);
         let info = naga::valid::Validator::new(flags, capabilities)
+            .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
+            .subgroup_operations(naga::valid::SubgroupOperationSet::all())
             .validate(&module)
             .map_err(|error| {
                 let mut what = error.as_inner().to_string();
@@ -375,7 +382,8 @@ mod tests {
             text,
         };
         let source = Source::new(file, &["copy"]);
-        let shader = Shader::new(&source, &source.variants[0], &Dims::default()).map_err(|error| error.to_string())?;
+        let shader =
+            Shader::new(&source, &source.variants[0], &Dims::default(), 1).map_err(|error| error.to_string())?;
         shader.interface(&COPY, &source).map_err(|error| error.to_string())
     }
 

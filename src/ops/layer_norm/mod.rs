@@ -57,7 +57,10 @@ fn cost(sizes: &Sizes, flops: u64, read: u64, written: u64) -> Cost {
 }
 
 /// A team of 32 threads has a row.
-const WGSL_ROWS: &[Variant] = &[Variant::new("plain", THREADS, &[("ROWS", 8)])];
+const WGSL_ROWS: &[Variant] = &[
+    Variant::new("plain", THREADS, &[("ROWS", 8)]),
+    Variant::new("subgroup", THREADS, &[("ROWS", 8)]).in_subgroups(),
+];
 
 /// A block has a row.
 const CUDA_ROWS: &[Variant] = &[Variant::new("plain", THREADS, &[("ROWS", 1)])];

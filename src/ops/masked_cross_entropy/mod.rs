@@ -14,7 +14,7 @@
 mod cpu;
 mod reference;
 
-use crate::kernel::{Arg, Cost, File, Kernel, Source, workgroups};
+use crate::kernel::{Arg, Cost, File, Kernel, REDUCING, Source, workgroups};
 use crate::ops::{bias_grad, gemm};
 use crate::plan::{PlanError, Recorder, Value};
 
@@ -37,7 +37,7 @@ pub static ROWS: Kernel = Kernel {
     ],
     constants: &["rows", "rows.count", "rows.start", "classes", "train"],
     cuda: None,
-    wgsl: Some(Source::new(WGSL, &["masked_cross_entropy_rows"])),
+    wgsl: Some(Source::new(WGSL, &["masked_cross_entropy_rows"]).with_variants(REDUCING)),
     cpu: cpu::rows,
     reserve: None,
     grid: |dims, _| workgroups(dims.size("rows")),

@@ -1,5 +1,7 @@
 //! Which variant of a kernel a launch takes: the fastest one on this adapter at this shape, measured once and kept.
 //!
+//! Both GPU backends choose in this way; each has its own file and its own way to time a launch ([`Trial`]).
+//!
 //! A measurement runs the launch on scratch buffers of zeros, so it touches nothing of the device's. Kernels whose work
 //! follows from the contents of a tensor must therefore have one variant. Rows that are counted per step are rounded up to
 //! a power of two for the key: plans of similar size share their measurements. All variants give the same bits; what is
@@ -14,25 +16,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::adapter::{Shared, backend};
-use super::dispatch;
-use super::pipeline::{Pipeline, pipeline, source};
-use super::program::{Bound, LoadedLaunch, Tensor, bind, constants, uniform};
+use super::DeviceError;
 use crate::atomic;
-use crate::device::DeviceError;
-use crate::kernel::{Count, Extent, Grid, Kernel, Source, StepParams, Variant};
-use crate::plan::{ALIGN, Launch, Plan};
+use crate::kernel::{Count, Extent, Kernel, Source, Variant};
+use crate::plan::{Launch, Plan};
 
 /// What a measurement of one variant is to take; a variant that needs longer runs once.
 const LONG_ENOUGH: Duration = Duration::from_millis(4);
-/// Tells one text of a shader from another.
+/// Tells one text of a kernel from another.
 static CHECKSUM: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
-/// Most dispatches of one measurement.
-const MOST_DISPATCHES: u32 = 64;
+/// Most launches of one measurement.
+const MOST_LAUNCHES: u32 = 64;
 
 /// Which variant of each kernel a device launches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,7 +38,7 @@ pub enum Variants {
     /// The first, which every adapter can run.
     #[default]
     First,
-    /// The one with this number, or the last: tests walk through them with it.
+    /// The last up to this number that the adapter can run: tests walk through them with it.
     Nth(usize),
     /// The pinned one, else the fastest.
     Measured {
@@ -61,8 +59,31 @@ struct Entry {
     microseconds: BTreeMap<String, f64>,
 }
 
+/// A device on which launches can be tried.
+pub(super) trait Trial {
+    /// Name and driver: what is measured on one is not known of another.
+    fn hardware(&self) -> String;
+
+    /// What runs for a launch.
+    ///
+    /// # Errors
+    /// [`DeviceError::Missing`].
+    fn source(&self, launch: &Launch) -> Result<&'static Source, DeviceError>;
+
+    /// Whether the device has what a variant of the kernel needs.
+    fn runs(&self, variant: &Variant) -> bool;
+
+    /// The time of a launch in each of these variants, on buffers of zeros (`words[i]` for its i-th tensor) and with all
+    /// rows live.
+    ///
+    /// # Errors
+    /// Failures of the device.
+    fn times(&self, launch: &Launch, words: &[usize], variants: &[usize]) -> Result<Vec<Duration>, DeviceError>;
+}
+
 /// A device's choice of variants.
 pub(super) struct Tuning {
+    backend: &'static str,
     variants: Variants,
     /// By adapter.
     table: BTreeMap<String, Measurements>,
@@ -104,12 +125,15 @@ impl Tuning {
     ///
     /// # Errors
     /// [`DeviceError::Backend`] for a file that cannot be read or understood.
-    pub fn new(variants: &Variants) -> Result<Tuning, DeviceError> {
+    pub fn new(variants: &Variants, backend: &'static str) -> Result<Tuning, DeviceError> {
         let table = match variants {
-            Variants::Measured { file: Some(file), .. } => read(file)?,
+            Variants::Measured { file: Some(file), .. } => {
+                read(file).map_err(|what| DeviceError::Backend { backend, what })?
+            }
             _ => BTreeMap::new(),
         };
         Ok(Tuning {
+            backend,
             variants: variants.clone(),
             table,
             measured: BTreeSet::new(),
@@ -122,18 +146,22 @@ impl Tuning {
     ///
     /// # Errors
     /// [`DeviceError::Backend`] for a pinned variant that a kernel does not have; failures of the measurement.
-    pub fn choose(&mut self, shared: &Shared, plan: &Plan) -> Result<Vec<usize>, DeviceError> {
+    pub fn choose(&mut self, trial: &dyn Trial, plan: &Plan) -> Result<Vec<usize>, DeviceError> {
         let before = self.measured.len();
         let mut chosen = Vec::with_capacity(plan.launches.len());
         for launch in &plan.launches {
-            let source = source(launch.kernel)?;
+            let source = trial.source(launch)?;
             chosen.push(match &self.variants {
                 _ if source.variants.len() == 1 => 0,
                 Variants::First => 0,
-                Variants::Nth(index) => (*index).min(source.variants.len() - 1),
-                Variants::Measured { pins, .. } => match pinned(pins, launch.kernel, source)? {
+                Variants::Nth(index) => {
+                    let last = (*index).min(source.variants.len() - 1);
+                    let runs = |index: &usize| trial.runs(&source.variants[*index]);
+                    (0..=last).rev().find(runs).unwrap_or(0)
+                }
+                Variants::Measured { pins, .. } => match self.pinned(pins, launch.kernel, source)? {
                     Some(index) => index,
-                    None => self.known_or_measured(shared, plan, launch, source)?,
+                    None => self.known_or_measured(trial, plan, launch, source)?,
                 },
             });
         }
@@ -166,23 +194,32 @@ impl Tuning {
 
     fn known_or_measured(
         &mut self,
-        shared: &Shared,
+        trial: &dyn Trial,
         plan: &Plan,
         launch: &Launch,
         source: &'static Source,
     ) -> Result<usize, DeviceError> {
-        let adapter = format!("{}, {}, {}", shared.info.name, shared.info.api, shared.info.driver);
         let key = key(launch, source);
-        let of_adapter = self.table.entry(adapter).or_default();
+        let of_hardware = self.table.entry(trial.hardware()).or_default();
         let position = |name: &str| source.variants.iter().position(|variant| variant.name == name);
-        if let Some(index) = of_adapter.get(&key).and_then(|entry| position(&entry.variant)) {
+        if let Some(index) = of_hardware.get(&key).and_then(|entry| position(&entry.variant)) {
             self.known += usize::from(!self.measured.contains(&key));
             return Ok(index);
         }
-        let (index, entry) = measure(shared, plan, launch, source)?;
-        of_adapter.insert(key.clone(), entry);
+        let (index, entry) = measure(trial, plan, launch, source)?;
+        of_hardware.insert(key.clone(), entry);
         self.measured.insert(key);
         Ok(index)
+    }
+
+    fn pinned(
+        &self,
+        pins: &[(String, String)],
+        kernel: &'static Kernel,
+        source: &'static Source,
+    ) -> Result<Option<usize>, DeviceError> {
+        let backend = self.backend;
+        pinned(pins, kernel, source).map_err(|what| DeviceError::Backend { backend, what })
     }
 
     /// Writes the file. A disk that takes none costs the next run a measurement and nothing else, so it is only remarked.
@@ -200,16 +237,16 @@ impl Tuning {
     }
 }
 
-fn read(file: &Path) -> Result<BTreeMap<String, Measurements>, DeviceError> {
+fn read(file: &Path) -> Result<BTreeMap<String, Measurements>, String> {
     let text = match std::fs::read_to_string(file) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
-        text => text.map_err(|error| backend(format!("cannot read {}: {error}", file.display())))?,
+        text => text.map_err(|error| format!("cannot read {}: {error}", file.display()))?,
     };
     serde_json::from_str(&text).map_err(|error| {
-        backend(format!(
+        format!(
             "{}: {error}; correct the measured variants there, or delete the file",
             file.display()
-        ))
+        )
     })
 }
 
@@ -218,7 +255,7 @@ fn pinned(
     pins: &[(String, String)],
     kernel: &'static Kernel,
     source: &'static Source,
-) -> Result<Option<usize>, DeviceError> {
+) -> Result<Option<usize>, String> {
     let fits = |name: &str| {
         let rest = kernel.name.strip_prefix(name);
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
@@ -229,11 +266,7 @@ fn pinned(
     let index = source.variants.iter().position(|variant| variant.name == name);
     index.map(Some).ok_or_else(|| {
         let names: Vec<_> = source.variants.iter().map(|variant| variant.name).collect();
-        backend(format!(
-            "{} has no variant {name}; it has {}",
-            kernel.name,
-            names.join(", ")
-        ))
+        format!("{} has no variant {name}; it has {}", kernel.name, names.join(", "))
     })
 }
 
@@ -254,114 +287,47 @@ fn size(&(symbol, extent): &(&'static str, Extent)) -> String {
 
 /// The fastest variant of a launch, and what all of them took.
 fn measure(
-    shared: &Shared,
+    trial: &dyn Trial,
     plan: &Plan,
     launch: &Launch,
     source: &'static Source,
 ) -> Result<(usize, Entry), DeviceError> {
     let words: Vec<usize> = launch.values.iter().map(|&value| plan.place(value).words).collect();
-    let scratch = Scratch::new(shared, words)?;
-    let mut microseconds = BTreeMap::new();
-    let mut best = (0, Duration::MAX);
-    for (index, variant) in source.variants.iter().enumerate() {
-        if index > 0 && !fits(shared, variant) {
-            continue;
-        }
-        let pipeline = pipeline(shared, launch.kernel, index, &launch.dims)?;
-        let grid = source.workgroups(launch.kernel, &launch.dims, variant);
-        let time = time(shared, &scratch.bind(shared, launch, &pipeline, grid)?)?;
-        microseconds.insert(variant.name.to_owned(), (time.as_nanos() as f64 / 100.0).round() / 10.0);
-        if time < best.1 {
-            best = (index, time);
-        }
-    }
-    let variant = source.variants[best.0].name.to_owned();
-    Ok((best.0, Entry { variant, microseconds }))
+    let runs = |index: &usize| *index == 0 || trial.runs(&source.variants[*index]);
+    let variants: Vec<usize> = (0..source.variants.len()).filter(runs).collect();
+    let times = trial.times(launch, &words, &variants)?;
+    let name = |index: usize| source.variants[index].name.to_owned();
+    let microseconds = |time: &Duration| (time.as_nanos() as f64 / 100.0).round() / 10.0;
+    let (best, _) = variants
+        .iter()
+        .zip(&times)
+        .min_by_key(|(_, time)| **time)
+        .expect("every kernel has a first variant");
+    let measured = variants.iter().zip(&times);
+    Ok((
+        *best,
+        Entry {
+            variant: name(*best),
+            microseconds: measured
+                .map(|(&index, time)| (name(index), microseconds(time)))
+                .collect(),
+        },
+    ))
 }
 
-fn fits(shared: &Shared, variant: &Variant) -> bool {
-    variant.threads <= shared.limits.max_compute_invocations_per_workgroup
-}
-
-/// Buffers of zeros for a launch's tensors, and scalars that say that all rows are live.
-struct Scratch {
-    tensors: Vec<(wgpu::Buffer, usize)>,
-    step: wgpu::Buffer,
-}
-
-impl Scratch {
-    fn new(shared: &Shared, words: Vec<usize>) -> Result<Scratch, DeviceError> {
-        let mut tensors = Vec::with_capacity(words.len());
-        for words in words {
-            let buffer = shared.watched("scratch for measuring", || {
-                shared.device.create_buffer(&wgpu::BufferDescriptor {
-                    label: Some("scratch"),
-                    size: 4 * words.next_multiple_of(ALIGN).max(ALIGN) as u64,
-                    usage: wgpu::BufferUsages::STORAGE,
-                    mapped_at_creation: false,
-                })
-            })?;
-            tensors.push((buffer, words.max(1)));
-        }
-        let all = StepParams {
-            tokens: u32::MAX,
-            sequences: u32::MAX,
-            masked: u32::MAX,
-            buckets: u32::MAX,
-            ..StepParams::default()
-        };
-        let step = uniform(shared, "scalars for measuring", all.words())?;
-        Ok(Scratch { tensors, step })
-    }
-
-    fn bind(
-        &self,
-        shared: &Shared,
-        launch: &Launch,
-        pipeline: &Pipeline,
-        grid: Grid,
-    ) -> Result<LoadedLaunch, DeviceError> {
-        let block = uniform(shared, "constants for measuring", &constants(launch, pipeline))?;
-        let tensors: Vec<Tensor> = self
-            .tensors
-            .iter()
-            .map(|(buffer, words)| Tensor {
-                buffer,
-                offset: 0,
-                words: *words,
-            })
-            .collect();
-        let bound = Bound {
-            step: &self.step,
-            constants: (&block, 0),
-            tensors: &tensors,
-            empty: &self.step,
-        };
-        bind(shared, launch, pipeline, &bound, grid)
-    }
-}
-
-/// Time of one dispatch: the better of two measurements after a first run that the driver may use to finish compiling.
-fn time(shared: &Shared, loaded: &LoadedLaunch) -> Result<Duration, DeviceError> {
-    let run = |dispatches: u32| -> Result<Duration, DeviceError> {
-        let mut encoder = shared.device.create_command_encoder(&Default::default());
-        let mut pass = encoder.begin_compute_pass(&Default::default());
-        for _ in 0..dispatches {
-            dispatch(&mut pass, loaded);
-        }
-        drop(pass);
-        let start = Instant::now();
-        let submission = shared.queue.submit([encoder.finish()]);
-        shared.wait(Some(submission))?;
-        Ok(start.elapsed())
-    };
+/// The time of one launch: the better of two measurements of as many as take long enough to be measured. `run` makes so
+/// many launches and returns when they are done; the first one may include what the driver leaves to it.
+///
+/// # Errors
+/// As `run`.
+pub(super) fn time_of_one(run: &mut dyn FnMut(u32) -> Result<Duration, DeviceError>) -> Result<Duration, DeviceError> {
     run(1)?;
     let once = run(1)?;
-    let dispatches = (LONG_ENOUGH.as_nanos() / once.as_nanos().max(1)).min(u128::from(MOST_DISPATCHES)) as u32;
-    if dispatches < 2 {
+    let launches = (LONG_ENOUGH.as_nanos() / once.as_nanos().max(1)).min(u128::from(MOST_LAUNCHES)) as u32;
+    if launches < 2 {
         return Ok(once);
     }
-    Ok(run(dispatches)?.min(run(dispatches)?) / dispatches)
+    Ok(run(launches)?.min(run(launches)?) / launches)
 }
 
 #[cfg(test)]
@@ -380,10 +346,7 @@ mod tests {
         assert_eq!((name(&FORWARD), name(&BACKWARD_WEIGHT)), ("128x128", "64x64"));
         let wrong = [("gemm.forward".to_owned(), "9x9".to_owned())];
         let error = pinned(&wrong, &FORWARD, FORWARD.wgsl.as_ref().unwrap()).unwrap_err();
-        assert!(
-            error.to_string().contains("no variant 9x9; it has 64x64, 128x64"),
-            "{error}"
-        );
+        assert!(error.contains("no variant 9x9; it has 64x64, 128x64"), "{error}");
         let other = [("gem".to_owned(), "9x9".to_owned())];
         assert_eq!(pinned(&other, &FORWARD, FORWARD.wgsl.as_ref().unwrap()).unwrap(), None);
         assert!(
