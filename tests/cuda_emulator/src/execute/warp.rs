@@ -54,8 +54,6 @@ pub enum Flow {
 pub struct Arrival {
     /// Number of the barrier.
     pub number: u32,
-    /// Threads that the barrier waits for.
-    pub threads: Option<u32>,
     /// The lanes.
     pub lanes: u32,
 }
@@ -323,11 +321,7 @@ impl Warp {
                 let value = |register: Register| self.registers[register as usize][lane] as u32;
                 let (number, threads) = (value(*number), threads.map(value));
                 if matches!(kind, BarrierKind::Arrive) {
-                    self.arrivals.push(Arrival {
-                        number,
-                        threads,
-                        lanes: active,
-                    });
+                    self.arrivals.push(Arrival { number, lanes: active });
                     self.join(pc + 1, active);
                     return Ok(());
                 }

@@ -104,7 +104,7 @@ pub struct Address {
 }
 
 /// Special registers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Special {
     /// `%tid`, by dimension.
     Thread(usize),

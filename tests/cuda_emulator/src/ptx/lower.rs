@@ -32,7 +32,6 @@ pub struct Lowering<'a> {
     shared_offsets: HashMap<(String, u32), u32>,
     shared: Vec<SharedVariable>,
     static_shared: u32,
-    uses_dynamic_shared: bool,
     local_bytes: u32,
     sites: Vec<u32>,
     locations: Vec<Location>,
@@ -68,7 +67,6 @@ impl<'a> Lowering<'a> {
             shared_offsets: HashMap::new(),
             shared: Vec::new(),
             static_shared: 0,
-            uses_dynamic_shared: false,
             local_bytes: 0,
             sites: Vec::new(),
             locations: vec![nowhere],
@@ -136,7 +134,6 @@ impl<'a> Lowering<'a> {
             parameters,
             shared: self.shared,
             static_shared: self.static_shared,
-            uses_dynamic_shared: self.uses_dynamic_shared,
             local_bytes: self.local_bytes.next_multiple_of(16),
             sites: self.sites,
             locations: self.locations,
@@ -460,7 +457,6 @@ impl<'a> Lowering<'a> {
     fn shared_variable(&mut self, text: &VariableText) -> Result<Symbol, PtxError> {
         let declared = Declared::parse(text)?;
         if declared.count.is_none() {
-            self.uses_dynamic_shared = true;
             return Ok(Symbol::Memory(Constant::DynamicShared, Space::Shared));
         }
         let key = (declared.name.clone(), text.line);

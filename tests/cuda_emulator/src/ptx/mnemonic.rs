@@ -4,7 +4,6 @@ use std::cell::RefCell;
 
 /// Types of operands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "the names are PTX's")]
 pub enum Type {
     B8,
     B16,

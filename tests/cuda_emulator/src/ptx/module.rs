@@ -58,8 +58,6 @@ pub struct Kernel {
     pub shared: Vec<SharedVariable>,
     /// Bytes of static shared memory.
     pub static_shared: u32,
-    /// Whether it uses dynamic shared memory.
-    pub uses_dynamic_shared: bool,
     /// Bytes of a thread's own memory.
     pub local_bytes: u32,
     /// Places of the memory instructions, by their site.

@@ -15,8 +15,8 @@ mod rounding;
 
 pub use bits::{insertion, lookup};
 pub use compare::{comparison_of, test_property};
-pub use integer::{atomic, carry, ones};
-pub use rounding::{Format, Rounding, decode, encode, sticky_sum};
+pub use integer::{atomic, carry};
+pub use rounding::{Rounding, decode, encode, sticky_sum};
 
 use crate::ptx::{Class, Type};
 use crate::rows::RowFunction;
