@@ -37,7 +37,7 @@ impl Kind {
             Kind::Uninitialized => "uninitialised shared memory",
             Kind::Race => "race",
             Kind::DivergentBarrier => "divergent barrier",
-            Kind::WarpMask => "mask of a warp's lanes",
+            Kind::WarpMask => "warp mask",
             Kind::CopyNotAwaited => "copy not awaited",
             Kind::Deadlock => "deadlock",
             Kind::Trap => "trap",

@@ -58,15 +58,15 @@ broken!(
     out_of_bounds_write,
     2,
     64,
-    ["out of bounds: ", "writes 4 bytes at 0 bytes past the end of allocation", "block (1, 0, 0), thread (0, 0, 0)"]
+    ["out of bounds: ", "writes 4 bytes at ", " bytes past the end of allocation", "block (1, 0, 0)"]
 );
 broken!(out_of_bounds_shared, 1, 3, ["out of bounds: ", "byte 256 of 256 bytes of shared memory"]);
 broken!(uninitialised_shared, 1, 0, ["uninitialised shared memory: ", "of tile"]);
-broken!(missing_barrier, 1, 0, ["race: in shared memory: missing_barrier.cu:5 (thread ", "writes, ", "reads ", "of tile"]);
+broken!(missing_barrier, 1, 0, ["race: in shared memory: missing_barrier.cu:7 (thread ", "writes, ", "reads ", "of tile"]);
 broken!(missing_warp_barrier, 1, 0, ["race: in shared memory: missing_warp_barrier.cu:5 ", "writes, ", "reads "]);
 broken!(missing_second_barrier, 1, 3, ["race: in shared memory: ", "missing_second_barrier.cu:9 ", "of tile"]);
 broken!(divergent_barrier, 1, 40, ["divergent barrier: ", "waits, thread 40 has exited"]);
-broken!(exited_lane, 1, 20, ["mask of a warp's lanes: ", "names lanes that have exited (0xfff00000)"]);
+broken!(exited_lane, 1, 20, ["warp mask: ", "names lanes that have exited (0xfff00000)"]);
 broken!(misaligned, 1, 0, ["misaligned address: ", "16 bytes at address", "no multiple of 16"]);
 broken!(missing_copy_wait, 1, 0, ["copy not awaited: ", "of tile while cp.async is still writing it"]);
 broken!(global_race, 3, 0, ["race: in global memory: global_race.cu:5 (block ", "byte 0 of allocation"]);

@@ -249,7 +249,7 @@ impl<'a> Lowering<'a> {
             let mut numbers = text.split_whitespace().map_while(|word| word.parse::<u32>().ok());
             let (file, line) = (numbers.next()?, numbers.next()?);
             let name = self.module.files.iter().find(|(number, _)| *number == file);
-            Some((name.map_or_else(|| format!("file {file}"), |(_, name)| name.clone()), line))
+            Some((name.map_or_else(|| format!("file {file}"), |(_, name)| relative(name)), line))
         };
         let (own, inlined) = match text.split_once("inlined_at") {
             Some((own, outer)) => (own, position(outer)),
@@ -568,6 +568,13 @@ impl<'a> Lowering<'a> {
         let base = self.register(base, Type::U64)?;
         Ok((Ok(Address { base, offset }), space))
     }
+}
+
+/// NVRTC puts the current folder before the names it is told.
+fn relative(name: &str) -> String {
+    let folder = std::env::current_dir().unwrap_or_default();
+    let path = std::path::Path::new(name);
+    path.strip_prefix(folder).unwrap_or(path).to_string_lossy().into_owned()
 }
 
 /// The name in the sources of `_ZZ9group_sumjfE9sum_terms` and the like: what stands behind the last length.
