@@ -1,0 +1,7 @@
+//! Gives the library the name under which programs look for the CUDA driver, so that once it is loaded by its path, a
+//! program that asks the loader for `libcuda.so.1` gets it.
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libcuda.so.1");
+}
