@@ -12,6 +12,7 @@ mod packed;
 #[path = "wgpu/replay.rs"]
 mod replay;
 #[path = "wgpu/training.rs"]
+mod steps;
 mod training;
 #[path = "wgpu/variants.rs"]
 mod variants;

@@ -253,7 +253,10 @@ impl Warp {
             }
             if address.saturating_add(u64::from(bytes)) > size {
                 let place = context.site(site as usize);
-                let what = format!("{place}: {bytes} bytes at byte {} of {size} bytes of local memory", address as i64);
+                let what = format!(
+                    "{place}: {bytes} bytes at byte {} of {size} bytes of local memory",
+                    address as i64
+                );
                 return context.finding(Kind::OutOfBounds, self.thread(lane), what);
             }
         }
@@ -281,7 +284,10 @@ impl Warp {
             if address.saturating_add(u64::from(bytes)) > size {
                 let place = context.site(site as usize);
                 let verb = if writes { "writes" } else { "reads" };
-                let what = format!("{place}: {verb} {bytes} bytes at byte {} of {size} bytes of shared memory", address as i32);
+                let what = format!(
+                    "{place}: {verb} {bytes} bytes at byte {} of {size} bytes of shared memory",
+                    address as i32
+                );
                 return context.finding(Kind::OutOfBounds, self.thread(lane), what);
             }
             if !writes && let Some((at, state)) = context.shared.unreadable(address as usize, bytes as usize) {
@@ -422,7 +428,10 @@ impl Warp {
         let words = ((place.end - place.start) as usize).div_ceil(4);
         let clock = context.clocks.of(self.index);
         for word in start / 4..(start + count).div_ceil(4) {
-            let (low, high) = (start.max(4 * word) - 4 * word, (start + count).min(4 * word + 4) - 4 * word);
+            let (low, high) = (
+                start.max(4 * word) - 4 * word,
+                (start + count).min(4 * word + 4) - 4 * word,
+            );
             let mask = ((1u32 << high) - (1 << low)) as u8;
             let record = Record::new(u64::from(context.linear), thread, site, clock, mask, access.atomic);
             if let Some(other) = races.access(region, words, word, record, access.writes, &context.clocks) {
@@ -453,7 +462,9 @@ impl Warp {
         self.check_shared(context, &addresses, 16, 16, rows, *site, false)?;
         self.note_shared(context, &addresses, 16, rows, *site, Access::READ, &instruction.op)?;
         context.clocks.synchronize_warp(self.index);
-        context.counts.matrix(*site, &addresses, to.len(), context.run.settings.counters);
+        context
+            .counts
+            .matrix(*site, &addresses, to.len(), context.run.settings.counters);
         for (matrix, to) in to.iter().enumerate() {
             let element = |row: usize, column: usize| {
                 let start = addresses[8 * matrix + row] as usize + 2 * column;
@@ -462,7 +473,11 @@ impl Warp {
             let out = std::array::from_fn(|lane| {
                 let (line, first) = (lane / 4, 2 * (lane % 4));
                 let at = |offset: usize| {
-                    if *transposed { element(first + offset, line) } else { element(line, first + offset) }
+                    if *transposed {
+                        element(first + offset, line)
+                    } else {
+                        element(line, first + offset)
+                    }
                 };
                 at(0) | at(1) << 16
             });

@@ -62,7 +62,10 @@ fn place_of_c(lane: usize, element: usize) -> (usize, usize) {
 /// The elements of a register, and how many there are.
 fn elements(kind: MatrixKind, word: u64) -> ([f32; 2], usize) {
     match kind {
-        MatrixKind::F16 { .. } => ([HALVES[word as usize & 0xffff], HALVES[word as usize >> 16 & 0xffff]], 2),
+        MatrixKind::F16 { .. } => (
+            [HALVES[word as usize & 0xffff], HALVES[word as usize >> 16 & 0xffff]],
+            2,
+        ),
         MatrixKind::Bf16 { .. } => {
             let word = word as u32;
             ([f32::from_bits(word << 16), f32::from_bits(word & 0xffff_0000)], 2)

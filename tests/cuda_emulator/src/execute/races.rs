@@ -108,8 +108,11 @@ impl GlobalShadow {
             let pages = words.div_ceil(PAGE);
             std::iter::repeat_with(OnceLock::new).take(pages).collect()
         });
-        let page = pages[word / PAGE]
-            .get_or_init(|| std::iter::repeat_with(|| AtomicU64::new(0)).take(PAGE * ENTRIES).collect());
+        let page = pages[word / PAGE].get_or_init(|| {
+            std::iter::repeat_with(|| AtomicU64::new(0))
+                .take(PAGE * ENTRIES)
+                .collect()
+        });
         let at = word % PAGE * ENTRIES;
         let [written, read, other_read] = [&page[at], &page[at + 1], &page[at + 2]];
         let conflict = |entry: u64| {

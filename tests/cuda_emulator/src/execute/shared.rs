@@ -102,7 +102,11 @@ impl Shared {
         }
         let states = &self.states[start..start + count];
         let at = states.iter().position(|state| *state != State::Written as u8)?;
-        let state = if states[at] == State::Copying as u8 { State::Copying } else { State::Unwritten };
+        let state = if states[at] == State::Copying as u8 {
+            State::Copying
+        } else {
+            State::Unwritten
+        };
         Some((start + at, state))
     }
 

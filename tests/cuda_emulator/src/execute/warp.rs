@@ -162,13 +162,20 @@ impl Warp {
         if self.groups.len() > 1 && context.run.settings.seed != 0 {
             let count = self.groups.iter().filter(|group| ready(group)).count();
             let chosen = context.random(count);
-            let found = self.groups.iter().enumerate().filter(|(_, group)| ready(group)).nth(chosen);
+            let found = self
+                .groups
+                .iter()
+                .enumerate()
+                .filter(|(_, group)| ready(group))
+                .nth(chosen);
             if let Some((at, _)) = found {
                 return Some(at);
             }
         }
         let candidates = self.groups.iter().enumerate();
-        let first = candidates.filter(|(_, group)| ready(group)).min_by_key(|(_, group)| group.pc);
+        let first = candidates
+            .filter(|(_, group)| ready(group))
+            .min_by_key(|(_, group)| group.pc);
         match first {
             Some((at, _)) => Some(at),
             None if not.is_some() => self.choose(context, None),
@@ -269,7 +276,11 @@ impl Warp {
         }
         let place = context.place(instruction.place);
         let thread = self.thread(lanes.trailing_zeros() as usize);
-        context.finding(Kind::Timeout, thread, format!("{place}: more than {limit} instructions in a block"))
+        context.finding(
+            Kind::Timeout,
+            thread,
+            format!("{place}: more than {limit} instructions in a block"),
+        )
     }
 
     /// The next instruction at or after `pc` where another group stands that this one can join.
@@ -277,8 +288,15 @@ impl Warp {
         if self.groups.is_empty() {
             return u32::MAX;
         }
-        let joinable = self.groups.iter().filter(|group| !matches!(group.state, State::AtBarrier { .. }));
-        joinable.map(|group| group.pc).filter(|other| *other >= pc).min().unwrap_or(u32::MAX)
+        let joinable = self
+            .groups
+            .iter()
+            .filter(|group| !matches!(group.state, State::AtBarrier { .. }));
+        joinable
+            .map(|group| group.pc)
+            .filter(|other| *other >= pc)
+            .min()
+            .unwrap_or(u32::MAX)
     }
 
     /// Puts lanes at an instruction, with those that stand there.
@@ -326,7 +344,11 @@ impl Warp {
                     return Ok(());
                 }
                 let state = State::AtBarrier { number, threads };
-                match self.groups.iter_mut().find(|group| group.pc == pc && group.state == state) {
+                match self
+                    .groups
+                    .iter_mut()
+                    .find(|group| group.pc == pc && group.state == state)
+                {
                     Some(group) => group.lanes |= active,
                     None => self.groups.push(Group {
                         pc,

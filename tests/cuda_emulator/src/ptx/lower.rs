@@ -123,7 +123,11 @@ impl<'a> Lowering<'a> {
         max_threads: u32,
         required_block: Option<[u32; 3]>,
     ) -> Kernel {
-        let mut constants: Vec<_> = self.constants.into_iter().map(|(constant, at)| (at, constant)).collect();
+        let mut constants: Vec<_> = self
+            .constants
+            .into_iter()
+            .map(|(constant, at)| (at, constant))
+            .collect();
         constants.sort_by_key(|(at, _)| *at);
         Kernel {
             name,
@@ -249,7 +253,10 @@ impl<'a> Lowering<'a> {
             let mut numbers = text.split_whitespace().map_while(|word| word.parse::<u32>().ok());
             let (file, line) = (numbers.next()?, numbers.next()?);
             let name = self.module.files.iter().find(|(number, _)| *number == file);
-            Some((name.map_or_else(|| format!("file {file}"), |(_, name)| relative(name)), line))
+            Some((
+                name.map_or_else(|| format!("file {file}"), |(_, name)| relative(name)),
+                line,
+            ))
         };
         let (own, inlined) = match text.split_once("inlined_at") {
             Some((own, outer)) => (own, position(outer)),
@@ -335,7 +342,10 @@ impl<'a> Lowering<'a> {
         };
         let mut bind = |list: &str| -> Result<Vec<Symbol>, PtxError> {
             let names = list.trim_matches(['(', ')']).split(',').map(str::trim);
-            names.filter(|name| !name.is_empty()).map(|name| self.symbol(name)).collect()
+            names
+                .filter(|name| !name.is_empty())
+                .map(|name| self.symbol(name))
+                .collect()
         };
         let (results, arguments) = (bind(results)?, bind(arguments)?);
         if results.len() != function.results.len() || arguments.len() != function.parameters.len() {

@@ -1,0 +1,129 @@
+//! Every CUDA kernel executed without a GPU: NVRTC compiles it, cudarc launches it unmodified, and an interpreter of the PTX
+//! behind the driver's interface (`tests/cuda_emulator`) runs and checks it: bounds, races, barriers, reads of what
+//! nobody wrote, alignment. A finding fails the launch with the `.cu` file and line.
+//!
+//! What this cannot show is speed, and how a GPU's matrix units and approximate instructions round.
+//!
+//! Without NVRTC the tests say so and pass; `TLM_REQUIRE_NVRTC=1` makes them fail.
+
+#![cfg(target_os = "linux")]
+
+mod harness;
+mod packed;
+mod training;
+
+use std::io::Write;
+use std::sync::{Mutex, MutexGuard};
+
+use cuda_emulator::control::Control;
+use harness::{Backend, walk};
+use tlm::device::cuda::{CudaDevice, Gpu, Nvrtc};
+use tlm::device::{Device, Sizes, Variants};
+use tlm::kernel::Precision;
+use tlm::ops::REGISTRY;
+use tlm::plan::Limits;
+use training::{STEPS, Training, beside_the_cpu, start};
+
+/// The emulated GPU: one at a time, because settings and findings belong to the process.
+struct Emulated {
+    control: Control,
+    gpu: Gpu,
+}
+
+#[expect(
+    clippy::explicit_write,
+    reason = "a passing test keeps what eprintln writes to itself"
+)]
+fn emulated() -> Option<MutexGuard<'static, Option<Emulated>>> {
+    static ONE: Mutex<Option<Emulated>> = Mutex::new(None);
+    let mut one = ONE.lock().unwrap_or_else(|failed| failed.into_inner());
+    if one.is_some() {
+        return Some(one);
+    }
+    if let Err(error) = Nvrtc::find() {
+        let required = std::env::var("TLM_REQUIRE_NVRTC").is_ok_and(|value| value == "1");
+        assert!(!required, "TLM_REQUIRE_NVRTC=1, but {error}");
+        writeln!(std::io::stderr(), "SKIPPED: {error}").unwrap();
+        return None;
+    }
+    let control = Control::find().unwrap();
+    let cache = std::env::temp_dir().join("tlm-cuda-emulated");
+    let gpu = Gpu::open(0, Some(cache)).unwrap();
+    assert!(gpu.info().name.contains("not a GPU"), "{}", gpu.info());
+    println!("{}", gpu.info());
+    *one = Some(Emulated { control, gpu });
+    Some(one)
+}
+
+impl Emulated {
+    /// A device whose warps run in the order of a seed.
+    fn open(&self, sizes: Sizes, variant: usize, seed: u64, graphs: bool) -> Box<dyn Device> {
+        self.control.set_seed(seed);
+        Box::new(CudaDevice::new(&self.gpu, sizes, &Variants::Nth(variant), graphs).unwrap())
+    }
+}
+
+#[test]
+fn every_kernel_has_a_cuda_version() {
+    let kernels = REGISTRY.iter().flat_map(|op| op.kernels);
+    let missing: Vec<_> = kernels
+        .filter(|kernel| kernel.cuda.is_none())
+        .map(|kernel| kernel.name)
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn every_op_agrees_with_its_f64_reference_in_f32() {
+    walk_in(Precision::F32);
+}
+
+#[test]
+fn every_op_agrees_with_its_f64_reference_in_bf16() {
+    walk_in(Precision::Bf16);
+}
+
+#[test]
+fn every_op_agrees_with_its_f64_reference_in_f16() {
+    walk_in(Precision::F16);
+}
+
+/// The registry, as a captured graph and launch by launch, with two orders of warps.
+fn walk_in(precision: Precision) {
+    let Some(emulated) = emulated() else { return };
+    let emulated = emulated.as_ref().expect("opened above");
+    walk(&Backend {
+        name: "cuda, emulated",
+        precision,
+        variants: &|kernel| kernel.cuda.map_or(0, |source| source.storing(precision).variants.len()),
+        configurations: &[
+            &|sizes, variant| emulated.open(sizes, variant, 0, true),
+            &|sizes, variant| emulated.open(sizes, variant, 7, false),
+        ],
+    });
+    let findings = emulated.control.findings();
+    assert!(findings.is_empty(), "{findings:#?}");
+}
+
+#[test]
+fn twenty_steps_in_bf16_agree_with_the_cpus_and_repeat_and_resume_bit_for_bit() {
+    let Some(emulated) = emulated() else { return };
+    let emulated = emulated.as_ref().expect("opened above");
+    let precision = Precision::Bf16;
+    let (mut whole, losses) = beside_the_cpu(Limits::default(), precision, |sizes| emulated.open(sizes, 0, 0, true));
+    // Once more with another order of warps, launch by launch, and half of it resumed on a new device with graphs.
+    let last = whole.state();
+    let half = STEPS as usize / 2;
+    let launched = |sizes| emulated.open(sizes, 0, 7, false);
+    let mut first = Training::new(Limits::default(), precision, launched, &start(0.0));
+    assert!(first.run(0..STEPS / 2) == losses[..half], "another run, other losses");
+    let replayed = |sizes| emulated.open(sizes, 0, 11, true);
+    let mut second = Training::new(Limits::default(), precision, replayed, &first.state());
+    assert!(
+        second.run(STEPS / 2..STEPS) == losses[half..],
+        "after the resume, other losses"
+    );
+    assert!(second.state() == last, "after the resume, other weights");
+    let findings = emulated.control.findings();
+    assert!(findings.is_empty(), "{findings:#?}");
+}
