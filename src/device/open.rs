@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::choice::{DeviceChoice, PrecisionChoice};
 use super::cpu::CpuDevice;
-use super::cuda::{CudaDevice, Gpu};
+use super::cuda::{CudaDevice, DRIVER, Gpu};
 use super::null::NullDevice;
 use super::wgpu::{Adapter, Choice, WgpuDevice};
 use super::{Device, DeviceError, Sizes, Variants};
@@ -41,40 +41,57 @@ pub struct Opened {
 }
 
 impl Target {
-    /// The device of a choice. `auto` takes a hardware GPU through WebGPU where there is one, else the CPU; a software
-    /// adapter is only taken when its number is given.
+    /// The device of a choice. `auto` takes an NVIDIA GPU through CUDA, else a hardware GPU through WebGPU, else the CPU,
+    /// and says what kept it from each; a software adapter is only taken when its number is given.
     ///
     /// # Errors
     /// [`DeviceError`] with what is missing.
     pub fn of(choice: DeviceChoice) -> Result<Target, DeviceError> {
-        let asked = "as asked".to_owned();
-        let (hardware, why) = match choice {
-            DeviceChoice::Auto => match Adapter::open(Choice::Hardware, false) {
-                Ok(adapter) => {
-                    let why = "chosen by `auto`: the first GPU";
-                    (Hardware::Wgpu(adapter, variants("wgpu")?), why.to_owned())
-                }
-                Err(DeviceError::NoAdapter { .. }) => {
-                    let why = "chosen by `auto`: no GPU that WebGPU can use";
-                    (Hardware::Cpu, why.to_owned())
-                }
-                Err(error) => {
-                    let why = format!("chosen by `auto`: the GPU cannot be used: {error}");
-                    (Hardware::Cpu, why)
-                }
-            },
-            DeviceChoice::Cpu => (Hardware::Cpu, asked),
-            DeviceChoice::Null => (Hardware::Null, asked),
+        let hardware = match choice {
+            DeviceChoice::Auto => return Target::automatic(),
+            DeviceChoice::Cpu => Hardware::Cpu,
+            DeviceChoice::Null => Hardware::Null,
             DeviceChoice::Wgpu(number) => {
                 let choice = number.map_or(Choice::Hardware, Choice::Index);
-                (Hardware::Wgpu(Adapter::open(choice, false)?, variants("wgpu")?), asked)
+                Hardware::Wgpu(Adapter::open(choice, false)?, variants("wgpu")?)
             }
             DeviceChoice::Cuda(number) => {
                 let gpu = Gpu::open(number.unwrap_or(0), cache().map(|directory| directory.join("cuda")))?;
-                (Hardware::Cuda(gpu, variants("cuda")?), asked)
+                Hardware::Cuda(gpu, variants("cuda")?)
             }
         };
+        let why = "as asked".to_owned();
         Ok(Target { hardware, why })
+    }
+
+    fn automatic() -> Result<Target, DeviceError> {
+        let mut because = Vec::new();
+        match Target::of(DeviceChoice::Cuda(None)) {
+            Ok(target) => {
+                return Ok(Target {
+                    why: "chosen by `auto`: the first NVIDIA GPU".to_owned(),
+                    ..target
+                });
+            }
+            // The usual machine has none: nothing to explain.
+            Err(DeviceError::Library { library: DRIVER, .. }) => (),
+            Err(error) => because.push(format!("CUDA cannot be used: {error}")),
+        }
+        match Target::of(DeviceChoice::Wgpu(None)) {
+            Ok(target) => {
+                because.insert(0, "the first GPU".to_owned());
+                return Ok(Target {
+                    why: format!("chosen by `auto`: {}", because.join("; ")),
+                    ..target
+                });
+            }
+            Err(DeviceError::NoAdapter { .. }) => because.push("no GPU that WebGPU can use".to_owned()),
+            Err(error) => because.push(format!("the GPU cannot be used: {error}")),
+        }
+        Ok(Target {
+            hardware: Hardware::Cpu,
+            why: format!("chosen by `auto`: {}", because.join("; ")),
+        })
     }
 
     /// What it can hold in one piece.
@@ -91,7 +108,7 @@ impl Target {
     /// [`DeviceError::Precision`] for one that it does not compute with.
     pub fn precision(&self, choice: PrecisionChoice) -> Result<Precision, DeviceError> {
         let precision = choice.or(match &self.hardware {
-            Hardware::Cuda(gpu, _) => gpu.fastest(),
+            Hardware::Cuda(gpu, _) => gpu.info().fastest(),
             _ => Precision::F32,
         });
         let (has, device, available) = match &self.hardware {
@@ -102,7 +119,11 @@ impl Target {
                 adapter.info().to_string(),
                 adapter.precisions(),
             ),
-            Hardware::Cuda(gpu, _) => (gpu.stores(precision), gpu.info().to_string(), gpu.precisions()),
+            Hardware::Cuda(gpu, _) => (
+                gpu.info().stores(precision),
+                gpu.info().to_string(),
+                gpu.info().precisions(),
+            ),
         };
         match has {
             true => Ok(precision),

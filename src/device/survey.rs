@@ -8,7 +8,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::cpu::instruction_set;
-use super::cuda::Nvrtc;
+use super::cuda::{self, Nvrtc};
 use super::wgpu::{self, AdapterKind};
 use crate::kernel::Kernel;
 
@@ -99,7 +99,7 @@ pub struct CudaSurvey {
     /// File and version of the run-time compiler, or where it was looked for and what to do.
     pub nvrtc: Result<String, String>,
     /// What it would be used for.
-    pub purpose: &'static str,
+    pub purpose: String,
 }
 
 /// Looks at this machine. `kernels`: those of the crate's registry.
@@ -107,8 +107,9 @@ pub fn survey(kernels: &[&'static Kernel]) -> Survey {
     let wgsl = KernelSupport::of(kernels, |kernel| kernel.wgsl.is_some());
     let adapters = adapters(&wgsl);
     let threads = rayon::current_num_threads();
+    let cuda = cuda(kernels);
     Survey {
-        auto: auto(&adapters),
+        auto: auto(&cuda, &adapters),
         cpu: CpuSurvey {
             instruction_set: instruction_set(),
             threads,
@@ -121,23 +122,42 @@ pub fn survey(kernels: &[&'static Kernel]) -> Survey {
             kernels: wgsl,
             adapters,
         },
-        cuda: CudaSurvey {
-            kernels: KernelSupport::of(kernels, |kernel| kernel.cuda.is_some()),
-            gpus: gpus(),
-            nvrtc: Nvrtc::find()
-                .map(|nvrtc| format!("{}.{} from {}", nvrtc.version().0, nvrtc.version().1, nvrtc.path()))
-                .map_err(|error| error.to_string()),
-            purpose: "compiling kernels in tests; this version does not launch them",
-        },
+        cuda,
         null: "allocates nothing, runs nothing: plans and dry runs",
     }
 }
 
+/// The CUDA backend: GPUs, compiler, and what they would do together.
+fn cuda(kernels: &[&'static Kernel]) -> CudaSurvey {
+    let kernels = KernelSupport::of(kernels, |kernel| kernel.cuda.is_some());
+    let gpus = cuda::list()
+        .map(|gpus| gpus.iter().map(ToString::to_string).collect::<Vec<_>>())
+        .map_err(|error| error.to_string());
+    let nvrtc = Nvrtc::find()
+        .map(|nvrtc| format!("{}.{} from {}", nvrtc.version().0, nvrtc.version().1, nvrtc.path()))
+        .map_err(|error| error.to_string());
+    let purpose = match (&gpus, &nvrtc, kernels.missing.len()) {
+        (Ok(gpus), ..) if gpus.is_empty() => "nothing: the driver knows no GPU".to_owned(),
+        (Err(_), Ok(_), _) => "compiling kernels in tests; training needs a GPU with its driver".to_owned(),
+        (Err(_), Err(_), _) => "nothing here".to_owned(),
+        (Ok(_), Err(_), _) => "nothing until NVRTC is installed".to_owned(),
+        (Ok(_), Ok(_), 0) => "training".to_owned(),
+        (Ok(_), Ok(_), missing) => format!("tests of single kernels; training needs {missing} more"),
+    };
+    CudaSurvey {
+        kernels,
+        gpus,
+        nvrtc,
+        purpose,
+    }
+}
+
 /// What `--device auto` takes.
-fn auto(adapters: &[AdapterSurvey]) -> String {
-    match wgpu::preferred() {
-        Some(index) => format!("wgpu:{index}, {}", adapters[index].name),
-        None => "cpu, because there is no GPU that WebGPU can use".to_owned(),
+fn auto(cuda: &CudaSurvey, adapters: &[AdapterSurvey]) -> String {
+    match (&cuda.gpus, wgpu::preferred()) {
+        (Ok(gpus), _) if !gpus.is_empty() && cuda.nvrtc.is_ok() => format!("cuda, {}", gpus[0]),
+        (_, Some(index)) => format!("wgpu:{index}, {}", adapters[index].name),
+        (_, None) => "cpu, because there is no GPU that CUDA or WebGPU can use".to_owned(),
     }
 }
 
@@ -204,25 +224,6 @@ fn purpose(info: &wgpu::AdapterInfo, wgsl: &KernelSupport) -> String {
     }
 }
 
-/// The GPUs that NVIDIA's driver knows.
-fn gpus() -> Result<Vec<String>, String> {
-    use cudarc::driver::result;
-    // SAFETY: loading the driver's library runs the initialisers of NVIDIA's driver and nothing else.
-    if !unsafe { cudarc::driver::sys::is_culib_present() } {
-        return Err(
-            "no NVIDIA driver (libcuda); it comes with the GPU's driver package, not with a toolkit".to_owned(),
-        );
-    }
-    let list = || -> Result<Vec<String>, result::DriverError> {
-        result::init()?;
-        let count = result::device::get_count()?;
-        (0..count)
-            .map(|number| result::device::get_name(result::device::get(number)?))
-            .collect()
-    };
-    list().map_err(|error| format!("the NVIDIA driver is there, but fails: {error}"))
-}
-
 impl fmt::Display for KernelSupport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of {} kernels", self.present, self.all)?;
@@ -282,8 +283,8 @@ impl fmt::Display for Survey {
         match &self.cuda.gpus {
             Ok(gpus) if gpus.is_empty() => writeln!(f, "  NVIDIA driver found, but no GPU")?,
             Ok(gpus) => {
-                for (number, name) in gpus.iter().enumerate() {
-                    writeln!(f, "  {number}: {name}")?;
+                for gpu in gpus {
+                    writeln!(f, "  {gpu}")?;
                 }
             }
             Err(why) => writeln!(f, "  {why}")?,

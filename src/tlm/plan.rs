@@ -1,7 +1,7 @@
 //! What a run would launch, hold and compute, before it runs: every plan of a configuration, recorded at capacity.
 //!
 //! ```text
-//! memory    parameters + gradients + two moments + the largest arena, inputs and readback of the plans
+//! memory    parameters + their 16-bit copies + gradients + two moments + the largest arena, inputs and readback of the plans
 //! work      sum over the steps of the plans' FLOPs, as if every text had its greatest length
 //! ```
 //!
@@ -22,6 +22,7 @@ use crate::bert::{self, Capacity};
 use crate::data::{DataError, Fields, Task, TaskFiles, Tokenizer, expand};
 use crate::device::Sizes;
 use crate::device::choice::DeviceChoice;
+use crate::device::cuda;
 use crate::kernel::Precision;
 use crate::plan::{Limits, Plan, Space};
 use verdict::verdict;
@@ -112,6 +113,8 @@ pub struct PlanSize {
 pub struct Memory {
     /// Parameters.
     pub params: u64,
+    /// Their copies, where activations are stored in 16 bits.
+    pub copies: u64,
     /// Gradients.
     pub grads: u64,
     /// AdamW's two moments.
@@ -138,7 +141,7 @@ pub fn plan(config: &Config, choice: DeviceChoice) -> Result<PlanReport, TlmErro
     let bert = sizes::bert_config(config, vocab_size, labels);
     let params = bert::parameters(&bert);
 
-    let precision = config.model.precision.or(Precision::F32);
+    let precision = config.model.precision.or(fastest(choice));
     let mut plans: Vec<(Plan, Option<PlannedBatch>, Option<u64>)> = Vec::new();
     for planned in sizes::batches(config)? {
         let form = Form {
@@ -284,6 +287,7 @@ fn memory(sizes: &Sizes) -> Memory {
     let bytes = |space: Space| 4 * sizes.words(space) as u64;
     Memory {
         params: bytes(Space::Params),
+        copies: bytes(Space::Shadow),
         grads: bytes(Space::Grads),
         moments: bytes(Space::Moment1) + bytes(Space::Moment2),
         arena: bytes(Space::Arena),
@@ -300,3 +304,12 @@ fn mib(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests;
+
+/// What `model.precision = "auto"` is on a device.
+fn fastest(choice: DeviceChoice) -> Precision {
+    let gpu = match choice {
+        DeviceChoice::Cuda(number) => cuda::list().unwrap_or_default().into_iter().nth(number.unwrap_or(0)),
+        _ => None,
+    };
+    gpu.map_or(Precision::F32, |gpu| gpu.fastest())
+}

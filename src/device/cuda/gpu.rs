@@ -18,6 +18,9 @@ const OLDEST: u32 = 75;
 /// The oldest architecture that multiplies bf16: Ampere.
 const BF16: u32 = 80;
 
+/// The library that comes with a GPU, in [`DeviceError::Library`].
+pub const DRIVER: &str = "NVIDIA driver";
+
 /// One GPU, for people and for the choice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GpuInfo {
@@ -29,6 +32,34 @@ pub struct GpuInfo {
     pub architecture: u32,
     /// Bytes of memory.
     pub memory: usize,
+}
+
+impl GpuInfo {
+    /// Whether it can store in this precision.
+    #[must_use]
+    pub fn stores(&self, precision: Precision) -> bool {
+        precision != Precision::Bf16 || self.architecture >= BF16
+    }
+
+    /// Names of the precisions that it can store in.
+    #[must_use]
+    pub fn precisions(&self) -> &'static str {
+        if self.stores(Precision::Bf16) {
+            "f32, f16 and bf16"
+        } else {
+            "f32 and f16"
+        }
+    }
+
+    /// The precision in which its matrix units are fast and training is simplest.
+    #[must_use]
+    pub fn fastest(&self) -> Precision {
+        if self.stores(Precision::Bf16) {
+            Precision::Bf16
+        } else {
+            Precision::F16
+        }
+    }
 }
 
 impl std::fmt::Display for GpuInfo {
@@ -54,7 +85,7 @@ fn start() -> Result<(), DeviceError> {
     if !unsafe { sys::is_culib_present() } {
         return Err(DeviceError::Library {
             backend: BACKEND,
-            library: "NVIDIA driver",
+            library: DRIVER,
             tried: " libcuda.so.1 (nvcuda.dll) on the loader's path".to_owned(),
             remedy: "it comes with the GPU's driver package, not with a toolkit; without an NVIDIA GPU use --device wgpu or cpu",
         });
@@ -141,32 +172,6 @@ impl Gpu {
     #[must_use]
     pub fn info(&self) -> &GpuInfo {
         &self.shared.info
-    }
-
-    /// Whether it can store in this precision.
-    #[must_use]
-    pub fn stores(&self, precision: Precision) -> bool {
-        precision != Precision::Bf16 || self.shared.info.architecture >= BF16
-    }
-
-    /// Names of the precisions that it can store in.
-    #[must_use]
-    pub fn precisions(&self) -> &'static str {
-        if self.stores(Precision::Bf16) {
-            "f32, f16 and bf16"
-        } else {
-            "f32 and f16"
-        }
-    }
-
-    /// The precision in which its matrix units are fast and training is simplest.
-    #[must_use]
-    pub fn fastest(&self) -> Precision {
-        if self.stores(Precision::Bf16) {
-            Precision::Bf16
-        } else {
-            Precision::F16
-        }
     }
 }
 

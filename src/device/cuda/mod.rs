@@ -54,7 +54,7 @@ use ring::{Ring, SLOTS};
 use trial::Tried;
 
 pub use compile::Compiled;
-pub use gpu::{Gpu, GpuInfo, list};
+pub use gpu::{DRIVER, Gpu, GpuInfo, list};
 pub use nvrtc::Nvrtc;
 
 /// Name of the backend in messages.
@@ -147,12 +147,12 @@ impl Device for CudaDevice {
 
     fn load(&mut self, plan: &Plan) -> Result<Program, DeviceError> {
         check(plan, &self.sizes)?;
-        if !self.gpu.stores(plan.precision) {
+        if !self.gpu.info().stores(plan.precision) {
             return Err(DeviceError::Precision {
                 what: format!("plan `{}`", plan.name),
                 precision: plan.precision.name(),
                 device: self.gpu.info().to_string(),
-                available: self.gpu.precisions(),
+                available: self.gpu.info().precisions(),
             });
         }
         self.bind()?;

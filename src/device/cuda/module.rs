@@ -123,8 +123,7 @@ fn image(shared: &Shared, key: &Key, source: &Source) -> Result<Image, DeviceErr
     if let Some(path) = path {
         // A disk that takes none costs the next run the compilation and nothing else.
         let directory = path.parent().expect("a file lies in a directory");
-        let _ = atomic::make_directory(directory)
-            .and_then(|()| atomic::write_with(&path, |out| Ok(out.write_all(&bytes)?)));
+        let _ = atomic::make_directory(directory).and_then(|()| atomic::write_with(&path, |out| out.write_all(&bytes)));
     }
     Ok(Image {
         bytes,

@@ -53,6 +53,7 @@ impl PlanReport {
         }
         let Memory {
             params,
+            copies,
             grads,
             moments,
             arena,
@@ -62,9 +63,10 @@ impl PlanReport {
         } = self.memory;
         let _ = writeln!(
             out,
-            "\nmemory  {} MiB: parameters {}, gradients {}, moments {}, arena {}, inputs {}, readback {}",
+            "\nmemory  {} MiB: parameters {}, 16-bit copies {}, gradients {}, moments {}, arena {}, inputs {}, readback {}",
             mib(total),
             mib(params),
+            mib(copies),
             mib(grads),
             mib(moments),
             mib(arena),

@@ -3,7 +3,7 @@
 
 use super::{Verdict, mib};
 use crate::device::choice::DeviceChoice;
-use crate::device::cuda::Nvrtc;
+use crate::device::cuda::{self, Nvrtc};
 use crate::device::wgpu::{Adapter, Choice};
 use crate::device::{self, AdapterSurvey, KernelSupport, SPACES, Sizes};
 use crate::kernel::Kernel;
@@ -15,14 +15,13 @@ pub(super) fn verdict(choice: DeviceChoice, plans: &[&Plan], sizes: &Sizes, para
         .iter()
         .try_for_each(|plan| device::check(plan, sizes).map_err(|error| error.to_string()))
         .and_then(|()| match choice {
-            DeviceChoice::Auto | DeviceChoice::Cpu => cpu(sizes),
+            DeviceChoice::Cpu => cpu(sizes),
             DeviceChoice::Wgpu(number) => wgpu(number, plans, sizes, params),
-            DeviceChoice::Cuda(_) => {
-                let found = Nvrtc::find().map_or("NVRTC is not found", |_| "NVRTC is found");
-                Err(format!(
-                    "this version compiles CUDA kernels ({found}) but cannot launch them; use --device cpu"
-                ))
-            }
+            DeviceChoice::Cuda(number) => cuda(number.unwrap_or(0), plans, sizes),
+            // In the order of `auto`.
+            DeviceChoice::Auto => cuda(0, plans, sizes)
+                .or_else(|_| wgpu(None, plans, sizes, params))
+                .or_else(|_| cpu(sizes)),
             DeviceChoice::Null => Ok("allocates nothing, runs nothing".to_owned()),
         });
     let (runs, message) = match said {
@@ -59,13 +58,38 @@ fn available_memory() -> Option<u64> {
     Some(1024 * kib)
 }
 
-fn wgpu(number: Option<usize>, plans: &[&Plan], sizes: &Sizes, params: &ParamTable) -> Result<String, String> {
-    let choice = number.map_or(Choice::Hardware, Choice::Index);
-    let adapter = Adapter::open(choice, false).map_err(|error| error.to_string())?;
+fn cuda(number: usize, plans: &[&Plan], sizes: &Sizes) -> Result<String, String> {
+    let gpus = cuda::list().map_err(|error| error.to_string())?;
+    let gpu = gpus.get(number).ok_or(format!("the driver has no GPU {number}"))?;
+    Nvrtc::find().map_err(|error| error.to_string())?;
+    let support = KernelSupport::of(&kernels(plans), |kernel| kernel.cuda.is_some());
+    if !support.missing.is_empty() {
+        let missing = support.missing.join(", ");
+        return Err(format!(
+            "{gpu} cannot run these plans: no CUDA kernel yet for {missing}"
+        ));
+    }
+    let (needed, there) = (mib(sizes.bytes()), mib(gpu.memory as u64));
+    match sizes.bytes() <= gpu.memory as u64 {
+        true => Ok(format!("{gpu}: {needed} MiB of {there} MiB")),
+        false => Err(format!(
+            "{gpu}: needs {needed} MiB, and there are {there} MiB; use smaller batches (accumulate) or a smaller model"
+        )),
+    }
+}
+
+/// The kernels that plans launch, each once.
+fn kernels(plans: &[&Plan]) -> Vec<&'static Kernel> {
     let mut kernels: Vec<&'static Kernel> = plans.iter().flat_map(|plan| &plan.launches).map(|l| l.kernel).collect();
     kernels.sort_by_key(|kernel| kernel.name);
     kernels.dedup_by_key(|kernel| kernel.name);
-    let support = KernelSupport::of(&kernels, |kernel| kernel.wgsl.is_some());
+    kernels
+}
+
+fn wgpu(number: Option<usize>, plans: &[&Plan], sizes: &Sizes, params: &ParamTable) -> Result<String, String> {
+    let choice = number.map_or(Choice::Hardware, Choice::Index);
+    let adapter = Adapter::open(choice, false).map_err(|error| error.to_string())?;
+    let support = KernelSupport::of(&kernels(plans), |kernel| kernel.wgsl.is_some());
     if !support.missing.is_empty() {
         let missing = support.missing.join(", ");
         return Err(format!(
