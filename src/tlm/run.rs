@@ -142,7 +142,7 @@ impl<'a> Job<'a> {
         let begun = Instant::now();
         // What is asked for and not there is found before the work.
         sizes::batches(config)?;
-        Target::of(options.device)?;
+        Target::of(options.device)?.precision(config.model.precision)?;
         let files = TaskFiles {
             train: config.task.train.clone(),
             dev: config.task.dev.clone(),
