@@ -62,7 +62,7 @@ broken!(
 );
 broken!(out_of_bounds_shared, 1, 3, ["out of bounds: ", "byte 256 of 256 bytes of shared memory"]);
 broken!(uninitialised_shared, 1, 0, ["uninitialised shared memory: ", "of tile"]);
-broken!(missing_barrier, 1, 0, ["race: in shared memory: missing_barrier.cu:7 (thread ", "writes, ", "reads ", "of tile"]);
+broken!(missing_barrier, 1, 0, ["race: in shared memory: ", "missing_barrier.cu:7 (thread ", "writes", "reads", "of tile"]);
 broken!(missing_warp_barrier, 1, 0, ["race: in shared memory: missing_warp_barrier.cu:5 ", "writes, ", "reads "]);
 broken!(missing_second_barrier, 1, 3, ["race: in shared memory: ", "missing_second_barrier.cu:9 ", "of tile"]);
 broken!(divergent_barrier, 1, 40, ["divergent barrier: ", "waits, thread 40 has exited"]);

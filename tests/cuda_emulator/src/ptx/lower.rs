@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use super::scope::{Declared, Pending, Scope, Symbol, number};
 use super::text::{FunctionText, ModuleText, Statement, VariableText, statements};
 use super::{
-    Address, Class, Constant, Guard, Instruction, Kernel, Location, Op, PredicateOperand, PtxError, Register,
+    Address, Class, Constant, Guard, Instruction, Kernel, Location, Logic, Op, PredicateOperand, PtxError, Register,
     SharedVariable, Space, Special, Type, Variable, operation,
 };
 
@@ -529,12 +529,29 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    /// `p` or `!p`; also a literal, which is a comparison's worth.
+    /// `p` or `!p`, or a literal.
     pub fn predicate(&mut self, text: &str) -> Result<PredicateOperand, PtxError> {
         let (negated, name) = match text.strip_prefix('!') {
             Some(name) => (true, name.trim()),
             None => (false, text),
         };
+        if let Some(value) = number(name, Type::B32) {
+            let to = self.fresh_predicate();
+            let itself = Guard {
+                predicate: to,
+                negated: false,
+            };
+            let guard = self.guard.take();
+            let op = Op::Predicate {
+                logic: Logic::Xor,
+                negated: value != 0,
+                to,
+                from: [itself, itself],
+            };
+            self.emit(op, Class::Integer);
+            self.guard = guard;
+            return Ok(Guard { predicate: to, negated });
+        }
         match self.symbol(name)? {
             Symbol::Predicate(predicate) => Ok(Guard { predicate, negated }),
             _ => self.error(format!("{name} is no predicate")),
