@@ -92,6 +92,20 @@ pub fn sign_extended(value: u64, bytes: u32, bits: u32) -> u64 {
     (((value << shift) as i64) >> shift) as u64 & (u64::MAX >> (64 - bits))
 }
 
+/// The lanes of a mask. Of lanes that follow each other and read from the same address only the first, and whether there
+/// are more of them.
+fn runs(addresses: &Row, active: u32, access: Access) -> impl Iterator<Item = (usize, bool)> {
+    let mut rest = lanes(active).peekable();
+    std::iter::from_fn(move || {
+        let lane = rest.next()?;
+        let mut several = false;
+        while !access.writes && rest.next_if(|next| addresses[*next] == addresses[lane]).is_some() {
+            several = true;
+        }
+        Some((lane, several))
+    })
+}
+
 impl Warp {
     /// Addresses of the lanes.
     fn addresses(&self, address: Address) -> Row {
@@ -156,7 +170,7 @@ impl Warp {
             }
             Space::Local => self.check_local(context, addresses, bytes, active, site)?,
             _ => {
-                self.check_global_access(context, addresses, (bytes, &[bytes; LANES]), active, site, access)?;
+                self.check_global_access(context, addresses, (bytes, &[bytes; LANES]), active, site, access, Some(op))?;
                 context.counts.global(site, addresses, bytes, active, counting);
             }
         }
@@ -273,7 +287,7 @@ impl Warp {
         writes: bool,
     ) -> Checked<()> {
         let size = context.shared.bytes.len() as u64;
-        for lane in lanes(active) {
+        for (lane, _) in runs(addresses, active, Access::READ) {
             let address = addresses[lane];
             if address & u64::from(align - 1) != 0 {
                 return self.misaligned(context, lane, address, align, site);
@@ -316,9 +330,9 @@ impl Warp {
             return Ok(());
         }
         let clock = context.clocks.of(self.index);
-        for lane in lanes(active) {
+        for (lane, several) in runs(addresses, active, access) {
             let (start, thread) = (addresses[lane] as usize, self.thread(lane));
-            let record = |mask| SharedRecord::new(thread, site, clock, mask, access.atomic);
+            let record = SharedRecord::new(thread, several, site, clock, access.atomic);
             let found = context
                 .shared
                 .access(start, bytes as usize, record, access.writes, &context.clocks);
@@ -346,6 +360,7 @@ impl Warp {
     }
 
     /// Bounds, alignment and races in device memory. The accesses may be shorter than what is aligned.
+    #[expect(clippy::too_many_arguments, reason = "the facts of one access")]
     pub fn check_global_access(
         &self,
         context: &mut Context<'_>,
@@ -354,6 +369,7 @@ impl Warp {
         active: u32,
         site: u16,
         access: Access,
+        op: Option<&Op>,
     ) -> Checked<()> {
         let view = context.run.view;
         let mut hint = context.hints[site as usize] as usize;
@@ -369,7 +385,13 @@ impl Warp {
                 context.hints[site as usize] = hint as u32;
             }
             if context.run.races.is_some() {
-                self.note_global(context, hint, address, bytes[lane], lane, site, access)?;
+                let race = self.note_global(context, hint, address, bytes[lane], lane, site, access);
+                let Some(other) = race else { continue };
+                let block = Some(u64::from(context.linear));
+                let here = other.0.site() == Some(site as usize) && other.0.known_block() == block;
+                if !(here && op.is_some_and(|op| self.same_value(op, addresses, lane, other.0.thread()))) {
+                    return context.global_race(self.thread(lane), site, access.writes, address, other);
+                }
             }
         }
         Ok(())
@@ -401,6 +423,7 @@ impl Warp {
         context.finding(kind, self.thread(lane), what)
     }
 
+    /// Notes an access to device memory; the record that it races with.
     #[expect(clippy::too_many_arguments, reason = "the facts of one access")]
     fn note_global(
         &self,
@@ -411,25 +434,20 @@ impl Warp {
         lane: usize,
         site: u16,
         access: Access,
-    ) -> Checked<()> {
-        let (Some(races), thread) = (&context.run.races, self.thread(lane)) else {
-            return Ok(());
-        };
-        let Some(place) = context.run.view.regions.get(region) else {
-            return Ok(());
-        };
+    ) -> Option<(Record, bool)> {
+        let races = context.run.races.as_ref()?;
+        let place = context.run.view.regions.get(region)?;
         let (start, count) = ((address - place.start) as usize, bytes as usize);
         let words = ((place.end - place.start) as usize).div_ceil(4);
-        let clock = context.clocks.of(self.index);
+        let (thread, clock) = (self.thread(lane), context.clocks.of(self.index));
+        let mut found = None;
         for word in start / 4..(start + count).div_ceil(4) {
             let (low, high) = (start.max(4 * word) - 4 * word, (start + count).min(4 * word + 4) - 4 * word);
             let mask = ((1u32 << high) - (1 << low)) as u8;
             let record = Record::new(u64::from(context.linear), thread, site, clock, mask, access.atomic);
-            if let Some(other) = races.access(region, words, word, record, access.writes, &context.clocks) {
-                return context.global_race(thread, site, access.writes, address, other);
-            }
+            found = found.or(races.access(region, words, word, record, access.writes, &context.clocks));
         }
-        Ok(())
+        found
     }
 
     /// `ldmatrix`: rows of 16 bytes, their addresses in the lanes 0 to 7 for the first matrix and so on. Lane l receives

@@ -72,7 +72,7 @@ impl Warp {
             reads |= u32::from(read[lane] > 0) << lane;
         }
         self.check_shared(context, &to, *bytes, *bytes, active, *site, true)?;
-        self.check_global_access(context, &from, (*bytes, &read), reads, *site, super::access::Access::READ)?;
+        self.check_global_access(context, &from, (*bytes, &read), reads, *site, super::access::Access::READ, None)?;
         context.counts.global(*site, &from, *bytes, reads, context.run.settings.counters);
         context.counts.shared(*site, &to, *bytes, active, context.run.settings.counters);
         let early = context.run.settings.seed != 0 && context.random(4) == 0;
@@ -115,7 +115,7 @@ impl Warp {
     /// Notes that a lane's part of a copy writes shared memory.
     fn note(&self, context: &mut Context<'_>, copy: &Copy, lane: usize) -> Checked<()> {
         let (thread, clock) = (self.thread(lane), context.clocks.of(self.index));
-        let record = |mask| SharedRecord::new(thread, copy.site, clock, mask, false);
+        let record = SharedRecord::new(thread, false, copy.site, clock, false);
         let (start, count) = (copy.to[lane], copy.bytes as usize);
         match context.shared.access(start, count, record, true, &context.clocks) {
             Some(other) => context.shared_race(thread, copy.site, true, start, other),
