@@ -66,7 +66,11 @@ impl Control {
         let executable = std::env::current_exe().unwrap_or_default();
         let mut places: Vec<PathBuf> = executable.ancestors().skip(1).take(2).map(Path::to_path_buf).collect();
         places.extend(places.last().map(|folder| folder.join("deps")));
-        match places.iter().map(|place| place.join(FILE_NAME)).find(|path| path.is_file()) {
+        match places
+            .iter()
+            .map(|place| place.join(FILE_NAME))
+            .find(|path| path.is_file())
+        {
             Some(path) => Control::load(&path),
             None => Err(ControlError::NotFound { places }),
         }

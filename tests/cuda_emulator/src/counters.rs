@@ -154,7 +154,9 @@ impl Counts {
             let name = Class::ALL[instruction.class as usize].1;
             add(instruction.place, &format!("{name}_instructions"), *count);
         }
-        let classes = Class::ALL.iter().map(|(class, name)| (*name, self.classes[*class as usize]));
+        let classes = Class::ALL
+            .iter()
+            .map(|(class, name)| (*name, self.classes[*class as usize]));
         let instructions: Map<String, Value> = classes.map(|(name, count)| (name.to_string(), json!(count))).collect();
         json!({
             "launches": self.launches,

@@ -21,7 +21,10 @@
 //! | `counters`, `finding`, `memory`, `rows` | what these work with |
 
 #![deny(missing_docs)]
-#![allow(non_snake_case, reason = "the driver's functions have the names of the driver's interface")]
+#![allow(
+    non_snake_case,
+    reason = "the driver's functions have the names of the driver's interface"
+)]
 
 pub mod control;
 mod counters;

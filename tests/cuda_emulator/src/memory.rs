@@ -73,7 +73,11 @@ impl View {
             return format!("byte {} of {}", address - self.regions[at].start, self.regions[at]);
         }
         let distance = |region: &Region| {
-            if address < region.start { region.start - address } else { address - region.end + 1 }
+            if address < region.start {
+                region.start - address
+            } else {
+                address - region.end + 1
+            }
         };
         match self.regions.iter().min_by_key(|region| distance(region)) {
             Some(region) if address < region.start && distance(region) < 1 << 30 => {
@@ -168,7 +172,8 @@ impl Memory {
         }
         self.view = None;
         let bytes = (region.end - region.start) as usize;
-        self.names.retain(|(name_start, ..)| !(region.start..region.end).contains(name_start));
+        self.names
+            .retain(|(name_start, ..)| !(region.start..region.end).contains(name_start));
         if !region.owned {
             self.regions.remove(&start);
             return true;
@@ -200,7 +205,8 @@ impl Memory {
 
     /// Gives a part of an allocation a name for messages.
     pub fn name(&mut self, start: u64, bytes: u64, name: String) {
-        self.names.retain(|(other, end, _)| *other >= start + bytes || *end <= start);
+        self.names
+            .retain(|(other, end, _)| *other >= start + bytes || *end <= start);
         self.names.push((start, start + bytes, name));
         self.view = None;
     }
@@ -244,7 +250,12 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        let owned: Vec<u64> = self.regions.values().filter(|region| region.owned).map(|region| region.start).collect();
+        let owned: Vec<u64> = self
+            .regions
+            .values()
+            .filter(|region| region.owned)
+            .map(|region| region.start)
+            .collect();
         self.freed_bytes = usize::MAX / 2;
         for start in owned {
             self.release(start);
@@ -264,7 +275,10 @@ mod tests {
         let view = memory.view();
         assert_eq!(view.describe(first + 4), "byte 4 of allocation 0 (100 bytes)");
         assert_eq!(view.describe(first + 20), "byte 4 of weights");
-        assert_eq!(view.describe(first + 103), "3 bytes past the end of allocation 0 (100 bytes)");
+        assert_eq!(
+            view.describe(first + 103),
+            "3 bytes past the end of allocation 0 (100 bytes)"
+        );
         assert_eq!(view.find(first + 100), None);
         assert!(memory.contains(first, 100) && !memory.contains(first, 101));
         assert!(memory.free(first) && !memory.free(first));

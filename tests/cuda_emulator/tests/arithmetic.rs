@@ -51,7 +51,9 @@ extern "C" __global__ void floats(const float* x, unsigned* y) {
         -2.9,
     ];
     let (input, output) = (device.floats(&x), device.words(&[0; 15]));
-    device.launch(&kernel, 1, 1, &[Arg::F32(&input), Arg::U32(&output)]).unwrap();
+    device
+        .launch(&kernel, 1, 1, &[Arg::F32(&input), Arg::U32(&output)])
+        .unwrap();
     let expected = [
         2f32.powi(-24).to_bits(),
         (1f32 / 3.0).to_bits(),
@@ -103,7 +105,9 @@ extern "C" __global__ void integers(const unsigned* x, unsigned* y) {
     let kernel = device.kernel("integers.cu", source, "integers");
     let (a, b) = (0xfedc_ba98u32, 0x0123_4560u32);
     let (input, output) = (device.words(&[a, b]), device.words(&[0; 17]));
-    device.launch(&kernel, 1, 1, &[Arg::U32(&input), Arg::U32(&output)]).unwrap();
+    device
+        .launch(&kernel, 1, 1, &[Arg::U32(&input), Arg::U32(&output)])
+        .unwrap();
     let sum = u64::from(a) + u64::from(b + 0x2000_0000);
     let expected = [
         ((u64::from(a) * u64::from(b)) >> 32) as u32,
@@ -175,7 +179,11 @@ extern "C" __global__ void lanes(unsigned* y) {
                 (lane + 1) % 32,
                 u32::MAX,
             ];
-            assert_eq!(output[12 * lane as usize..][..11], expected[..11], "lane {lane}, seed {seed}");
+            assert_eq!(
+                output[12 * lane as usize..][..11],
+                expected[..11],
+                "lane {lane}, seed {seed}"
+            );
         }
     }
 }
@@ -202,9 +210,14 @@ extern "C" __global__ void atomics(unsigned* y, float* f) {
 "#;
     let kernel = device.kernel("atomics.cu", source, "atomics");
     let (words, sum) = (device.words(&[0; 8]), device.floats(&[0.0]));
-    device.launch(&kernel, 4, 64, &[Arg::U32(&words), Arg::F32(&sum)]).unwrap();
+    device
+        .launch(&kernel, 4, 64, &[Arg::U32(&words), Arg::F32(&sum)])
+        .unwrap();
     let minimum = (-63i32) as u32;
-    assert_eq!(device.read(&words), [4 * 2016, 255, minimum, u32::MAX, 256 % 100, 7, 256, 256]);
+    assert_eq!(
+        device.read(&words),
+        [4 * 2016, 255, minimum, u32::MAX, 256 % 100, 7, 256, 256]
+    );
     assert_eq!(device.read(&sum), [128.0]);
 }
 
@@ -244,7 +257,9 @@ extern "C" __global__ void things(float* y, int n) {
 "#;
     let kernel = device.kernel("things.cu", source, "things");
     let y = device.floats(&[0.0; 64]);
-    device.launch_shared(&kernel, (1, 1, 1), 64, 256, &[Arg::F32(&y), Arg::Number(9)]).unwrap();
+    device
+        .launch_shared(&kernel, (1, 1, 1), 64, 256, &[Arg::F32(&y), Arg::Number(9)])
+        .unwrap();
     // array = 0, 2, 4, 9, 16, 25, 36, 49, and the first again
     let sum = 141.0f32;
     let expected: Vec<f32> = (0..64u32)

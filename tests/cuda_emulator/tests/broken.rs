@@ -6,7 +6,11 @@ use harness::{Arg, Device, Pinned, device};
 
 /// The line that a source marks.
 fn marked_line(source: &str) -> usize {
-    source.lines().position(|line| line.contains("// BUG")).expect("a line is marked") + 1
+    source
+        .lines()
+        .position(|line| line.contains("// BUG"))
+        .expect("a line is marked")
+        + 1
 }
 
 /// Runs both kernels of a file; the message about the broken one must have these parts, and its line.
@@ -30,9 +34,16 @@ fn check(device: &Device, name: &str, grid: u32, n: u32, parts: &[&str]) {
             }
             let error = result.expect_err(name);
             assert_eq!(findings.len(), 1, "{name}, seed {seed}: {findings:?}");
-            assert!(error.contains(&findings[0]), "{name}: the error has the finding: {error}");
+            assert!(
+                error.contains(&findings[0]),
+                "{name}: the error has the finding: {error}"
+            );
             for part in parts.iter().chain([&place.as_str(), &"kernel broken"]) {
-                assert!(findings[0].contains(part), "{name}, seed {seed}: no {part:?} in {:?}", findings[0]);
+                assert!(
+                    findings[0].contains(part),
+                    "{name}, seed {seed}: no {part:?} in {:?}",
+                    findings[0]
+                );
             }
         }
     }
@@ -52,25 +63,102 @@ broken!(
     out_of_bounds_read,
     1,
     64,
-    ["out of bounds: ", "reads 4 bytes at 0 bytes past the end of allocation", "(256 bytes)", "thread (63, 0, 0)"]
+    [
+        "out of bounds: ",
+        "reads 4 bytes at 0 bytes past the end of allocation",
+        "(256 bytes)",
+        "thread (63, 0, 0)"
+    ]
 );
 broken!(
     out_of_bounds_write,
     2,
     64,
-    ["out of bounds: ", "writes 4 bytes at ", " bytes past the end of allocation", "block (1, 0, 0)"]
+    [
+        "out of bounds: ",
+        "writes 4 bytes at ",
+        " bytes past the end of allocation",
+        "block (1, 0, 0)"
+    ]
 );
-broken!(out_of_bounds_shared, 1, 3, ["out of bounds: ", "byte 256 of 256 bytes of shared memory"]);
+broken!(
+    out_of_bounds_shared,
+    1,
+    3,
+    ["out of bounds: ", "byte 256 of 256 bytes of shared memory"]
+);
 broken!(uninitialised_shared, 1, 0, ["uninitialised shared memory: ", "of tile"]);
-broken!(missing_barrier, 1, 0, ["race: in shared memory: ", "missing_barrier.cu:7 (thread ", "writes", "reads", "of tile"]);
-broken!(missing_warp_barrier, 1, 0, ["race: in shared memory: missing_warp_barrier.cu:5 ", "writes, ", "reads "]);
-broken!(missing_second_barrier, 1, 3, ["race: in shared memory: ", "missing_second_barrier.cu:9 ", "of tile"]);
-broken!(divergent_barrier, 1, 40, ["divergent barrier: ", "waits, thread 40 has exited"]);
-broken!(exited_lane, 1, 20, ["warp mask: ", "names lanes that have exited (0xfff00000)"]);
-broken!(misaligned, 1, 0, ["misaligned address: ", "16 bytes at address", "no multiple of 16"]);
-broken!(missing_copy_wait, 1, 0, ["copy not awaited: ", "of tile while cp.async is still writing it"]);
-broken!(global_race, 3, 0, ["race: in global memory: global_race.cu:5 (block ", "byte 0 of allocation"]);
-broken!(deadlock, 1, 0, ["deadlock: ", "wait for the lanes 0xffffffff of their warp", "at barrier 0 for all threads"]);
+broken!(
+    missing_barrier,
+    1,
+    0,
+    [
+        "race: in shared memory: ",
+        "missing_barrier.cu:7 (thread ",
+        "writes",
+        "reads",
+        "of tile"
+    ]
+);
+broken!(
+    missing_warp_barrier,
+    1,
+    0,
+    [
+        "race: in shared memory: missing_warp_barrier.cu:5 ",
+        "writes, ",
+        "reads "
+    ]
+);
+broken!(
+    missing_second_barrier,
+    1,
+    3,
+    ["race: in shared memory: ", "missing_second_barrier.cu:9 ", "of tile"]
+);
+broken!(
+    divergent_barrier,
+    1,
+    40,
+    ["divergent barrier: ", "waits, thread 40 has exited"]
+);
+broken!(
+    exited_lane,
+    1,
+    20,
+    ["warp mask: ", "names lanes that have exited (0xfff00000)"]
+);
+broken!(
+    misaligned,
+    1,
+    0,
+    ["misaligned address: ", "16 bytes at address", "no multiple of 16"]
+);
+broken!(
+    missing_copy_wait,
+    1,
+    0,
+    ["copy not awaited: ", "of tile while cp.async is still writing it"]
+);
+broken!(
+    global_race,
+    3,
+    0,
+    [
+        "race: in global memory: global_race.cu:5 (block ",
+        "byte 0 of allocation"
+    ]
+);
+broken!(
+    deadlock,
+    1,
+    0,
+    [
+        "deadlock: ",
+        "wait for the lanes 0xffffffff of their warp",
+        "at barrier 0 for all threads"
+    ]
+);
 
 #[test]
 fn endless_loop() {
@@ -115,7 +203,10 @@ fn use_after_free_is_found() {
     device.launch(&kernel, 1, 32, &[Arg::Address(address)]).unwrap();
     drop(x);
     let error = device.launch(&kernel, 1, 32, &[Arg::Address(address)]).unwrap_err();
-    assert!(error.contains("use after free: late.cu:2: writes 4 bytes at byte 0 of allocation"), "{error}");
+    assert!(
+        error.contains("use after free: late.cu:2: writes 4 bytes at byte 0 of allocation"),
+        "{error}"
+    );
     device.control.reset();
 }
 
@@ -140,7 +231,12 @@ fn a_missing_synchronisation_of_the_host_shows_in_lazy_mode() {
                 shared_mem_bytes: 0,
             };
             use cudarc::driver::PushKernelArg;
-            device.stream.launch_builder(&kernel).arg(&address).launch(config).unwrap();
+            device
+                .stream
+                .launch_builder(&kernel)
+                .arg(&address)
+                .launch(config)
+                .unwrap();
             let target = std::slice::from_raw_parts_mut(host.address, 32);
             cudarc::driver::result::memcpy_dtoh_async(target, address, device.stream.cu_stream()).unwrap();
         }

@@ -32,15 +32,34 @@ fn requests_are_counted_by_line() {
     device.launch(&kernel, 1, 32, &[Arg::F32(&x), Arg::F32(&y)]).unwrap();
     let counters = device.control.counters();
     let kernel = &counters["patterns"];
-    assert_eq!((kernel["launches"].as_u64(), kernel["blocks"].as_u64()), (Some(1), Some(1)));
-    let count = |line: u32, name: &str| kernel["lines"][format!("patterns.cu:{line}")][name].as_u64().unwrap_or(0);
-    let global = |line| (count(line, "global_requests"), count(line, "sectors"), count(line, "ideal_sectors"));
+    assert_eq!(
+        (kernel["launches"].as_u64(), kernel["blocks"].as_u64()),
+        (Some(1), Some(1))
+    );
+    let count = |line: u32, name: &str| {
+        kernel["lines"][format!("patterns.cu:{line}")][name]
+            .as_u64()
+            .unwrap_or(0)
+    };
+    let global = |line| {
+        (
+            count(line, "global_requests"),
+            count(line, "sectors"),
+            count(line, "ideal_sectors"),
+        )
+    };
     assert_eq!(global(4), (1, 4, 4));
     assert_eq!(global(5), (1, 8, 4));
     assert_eq!(global(6), (1, 32, 4));
     assert_eq!(global(7), (1, 16, 16));
     assert_eq!(global(17), (1, 4, 4));
-    let shared = |line| (count(line, "shared_requests"), count(line, "wavefronts"), count(line, "ideal_wavefronts"));
+    let shared = |line| {
+        (
+            count(line, "shared_requests"),
+            count(line, "wavefronts"),
+            count(line, "ideal_wavefronts"),
+        )
+    };
     assert_eq!(shared(10), (33, 33, 33));
     assert_eq!(shared(13), (1, 2, 1));
     assert_eq!(shared(14), (1, 32, 1));

@@ -25,8 +25,14 @@ fn the_device_does_not_call_itself_a_gpu() {
     assert_eq!(context.name().unwrap(), "PTX interpreter (not a GPU)");
     assert_eq!(context.compute_capability().unwrap(), (8, 0));
     let attribute = |which| context.attribute(which).unwrap();
-    assert_eq!(attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK), 48 << 10);
-    assert_eq!(attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN), 163 << 10);
+    assert_eq!(
+        attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK),
+        48 << 10
+    );
+    assert_eq!(
+        attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN),
+        163 << 10
+    );
     assert_eq!(attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_WARP_SIZE), 32);
     assert!(CudaContext::new(1).is_err());
 }
@@ -44,7 +50,13 @@ fn a_graph_does_what_its_launches_do() {
             // SAFETY: the emulator checks every access.
             unsafe {
                 let config = LaunchConfig::for_num_elems(100);
-                stream.launch_builder(&kernel).arg(&mut *x).arg(&by).arg(&100u32).launch(config).unwrap();
+                stream
+                    .launch_builder(&kernel)
+                    .arg(&mut *x)
+                    .arg(&by)
+                    .arg(&100u32)
+                    .launch(config)
+                    .unwrap();
             }
         }
         stream.memset_zeros(spare).unwrap();
@@ -58,7 +70,9 @@ fn a_graph_does_what_its_launches_do() {
         }
         let (mut x, mut copy) = (stream.clone_htod(&data).unwrap(), stream.clone_htod(&data).unwrap());
         stream.synchronize().unwrap();
-        stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).unwrap();
+        stream
+            .begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
+            .unwrap();
         step(&mut x, &mut copy);
         let graph = stream.end_capture(FLAGS).unwrap().unwrap();
         assert_eq!(stream.clone_dtoh(&x).unwrap(), data, "capturing runs nothing");
@@ -78,10 +92,16 @@ fn a_graph_does_what_its_launches_do() {
 fn a_synchronisation_ends_a_capture() {
     let Some(device) = device() else { return };
     let stream = device.context.new_stream().unwrap();
-    stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_GLOBAL).unwrap();
+    stream
+        .begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_GLOBAL)
+        .unwrap();
     let error = stream.synchronize().unwrap_err().to_string();
     assert!(error.contains("CAPTURE_UNSUPPORTED"), "{error}");
-    let error = stream.end_capture(FLAGS).err().expect("the capture is invalid").to_string();
+    let error = stream
+        .end_capture(FLAGS)
+        .err()
+        .expect("the capture is invalid")
+        .to_string();
     assert!(error.contains("CAPTURE_INVALIDATED"), "{error}");
     stream.synchronize().unwrap();
 }
@@ -92,7 +112,10 @@ fn streams_that_are_not_ordered_by_an_event_run_late() {
     let kernel = device.kernel("scale.cu", SCALE, "scale");
     // SAFETY: what is missing is the test.
     unsafe { device.context.disable_event_tracking() };
-    let (first, second) = (device.context.new_stream().unwrap(), device.context.new_stream().unwrap());
+    let (first, second) = (
+        device.context.new_stream().unwrap(),
+        device.context.new_stream().unwrap(),
+    );
     let x = first.clone_htod(&[1.0f32; 32]).unwrap();
     first.synchronize().unwrap();
     device.control.set_lazy(true);
@@ -100,7 +123,13 @@ fn streams_that_are_not_ordered_by_an_event_run_late() {
         // SAFETY: the emulator checks every access.
         unsafe {
             let config = LaunchConfig::for_num_elems(32);
-            first.launch_builder(&kernel).arg(&x).arg(&0f32).arg(&32u32).launch(config).unwrap();
+            first
+                .launch_builder(&kernel)
+                .arg(&x)
+                .arg(&0f32)
+                .arg(&32u32)
+                .launch(config)
+                .unwrap();
         }
     };
     launch();
@@ -155,7 +184,9 @@ fn seeds_and_threads_of_the_host_change_no_bit() {
         device.control.set_seed(seed);
         device.control.set_threads(threads);
         let (input, output) = (device.floats(&x), device.floats(&[0.0; 41]));
-        device.launch(&kernel, 40, 128, &[Arg::F32(&input), Arg::F32(&output)]).unwrap();
+        device
+            .launch(&kernel, 40, 128, &[Arg::F32(&input), Arg::F32(&output)])
+            .unwrap();
         results.push(device.read(&output).into_iter().map(f32::to_bits).collect::<Vec<_>>());
     }
     device.control.set_threads(2);
@@ -172,13 +203,20 @@ fn launches_beyond_the_limits_are_refused() {
     assert!(error.contains("INVALID_VALUE") && error.contains("2048"), "{error}");
     let error = device.launch(&kernel, 0, 32, &args()).unwrap_err();
     assert!(error.contains("INVALID_VALUE"), "{error}");
-    let error = device.launch_shared(&kernel, (1, 1, 1), 32, 100_000, &args()).unwrap_err();
+    let error = device
+        .launch_shared(&kernel, (1, 1, 1), 32, 100_000, &args())
+        .unwrap_err();
     assert!(error.contains("dynamic shared memory"), "{error}");
     let which = cudarc::driver::sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
     kernel.set_attribute(which, 100_000).unwrap();
     device.launch_shared(&kernel, (1, 1, 1), 32, 100_000, &args()).unwrap();
     assert!(kernel.set_attribute(which, 200_000).is_err());
-    assert_eq!(kernel.occupancy_max_active_blocks_per_multiprocessor(256, 0, None).unwrap(), 8);
+    assert_eq!(
+        kernel
+            .occupancy_max_active_blocks_per_multiprocessor(256, 0, None)
+            .unwrap(),
+        8
+    );
 }
 
 #[test]
@@ -189,14 +227,24 @@ fn what_does_not_load_says_why() {
         Err(error) => error.to_string(),
     };
     let error = load(Ptx::from_src("\u{7f}ELF..."));
-    assert!(error.contains("NO_BINARY_FOR_GPU") && error.contains("cubin"), "{error}");
+    assert!(
+        error.contains("NO_BINARY_FOR_GPU") && error.contains("cubin"),
+        "{error}"
+    );
     let ptx = compile("scale.cu", SCALE, &[]);
     let error = load(Ptx::from_src(ptx.replace("fma.rn.f32", "fma.odd.f32")));
-    assert!(error.contains("INVALID_PTX") && error.contains("fma.odd.f32"), "{error}");
+    assert!(
+        error.contains("INVALID_PTX") && error.contains("fma.odd.f32"),
+        "{error}"
+    );
     let error = load(Ptx::from_src(ptx.replace(".target sm_80", ".target sm_90")));
     assert!(error.contains("sm_90"), "{error}");
     let module = device.context.load_module(Ptx::from_src(ptx)).unwrap();
-    let error = module.load_function("shrink").err().expect("there is no such kernel").to_string();
+    let error = module
+        .load_function("shrink")
+        .err()
+        .expect("there is no such kernel")
+        .to_string();
     assert!(error.contains("no kernel shrink; there are scale"), "{error}");
 }
 

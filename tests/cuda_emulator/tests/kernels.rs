@@ -19,7 +19,10 @@ fn kernel(device: &Device, file: &str, entry: &str) -> CudaFunction {
         ("TILE_COLUMNS", "64"),
     ];
     let ptx = compile(&format!("kernels/{file}"), &source, &defines);
-    let module = device.context.load_module(Ptx::from_src(ptx)).unwrap_or_else(|error| panic!("{file}: {error}"));
+    let module = device
+        .context
+        .load_module(Ptx::from_src(ptx))
+        .unwrap_or_else(|error| panic!("{file}: {error}"));
     module.load_function(entry).unwrap()
 }
 
@@ -61,7 +64,10 @@ fn assert_close(found: &[f32], expected: &[f64], tolerance: f64) {
     assert_eq!(found.len(), expected.len());
     for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
         let error = (f64::from(*found) - expected).abs();
-        assert!(error <= tolerance * (1.0 + expected.abs()), "{at}: {found} and {expected}");
+        assert!(
+            error <= tolerance * (1.0 + expected.abs()),
+            "{at}: {found} and {expected}"
+        );
     }
 }
 
@@ -72,17 +78,39 @@ fn copies_and_sums_of_columns() {
     let x = noise((rows * width) as usize, 1);
     let (input, output) = (device.floats(&x), device.floats(&noise(x.len(), 2)));
     let copy = kernel(&device, "copy.cu", "copy");
-    launch(&device, &copy, ((rows * width).div_ceil(256), 1), &[&input, &output], &[rows, FIXED, 0, width, 0]);
+    launch(
+        &device,
+        &copy,
+        ((rows * width).div_ceil(256), 1),
+        &[&input, &output],
+        &[rows, FIXED, 0, width, 0],
+    );
     assert_eq!(device.read(&output), x);
 
     let blocks = rows.div_ceil(64);
     let partials = device.floats(&vec![0.0; (blocks * width) as usize]);
     let sums = device.floats(&vec![0.0; width as usize]);
     let partial = kernel(&device, "bias_grad.cu", "bias_grad_partial");
-    launch(&device, &partial, (width.div_ceil(64), blocks), &[&input, &partials], &[rows, FIXED, 0, width]);
+    launch(
+        &device,
+        &partial,
+        (width.div_ceil(64), blocks),
+        &[&input, &partials],
+        &[rows, FIXED, 0, width],
+    );
     let finish = kernel(&device, "bias_grad.cu", "bias_grad_finish");
-    launch(&device, &finish, (width.div_ceil(64), 1), &[&partials, &sums], &[blocks, width, 0]);
-    let column = |column: u32| (0..rows).map(|row| f64::from(x[(row * width + column) as usize])).sum::<f64>();
+    launch(
+        &device,
+        &finish,
+        (width.div_ceil(64), 1),
+        &[&partials, &sums],
+        &[blocks, width, 0],
+    );
+    let column = |column: u32| {
+        (0..rows)
+            .map(|row| f64::from(x[(row * width + column) as usize]))
+            .sum::<f64>()
+    };
     let expected: Vec<f64> = (0..width).map(column).collect();
     assert_close(&device.read(&sums), &expected, 1e-5);
 }
@@ -93,10 +121,19 @@ fn layer_norm_forward_normalises_rows() {
     let (rows, width, epsilon) = (9u32, 300u32, 1e-5f32);
     let (s, gamma, beta) = (noise(rows as usize * 300, 3), noise(300, 4), noise(300, 5));
     let inputs = [device.floats(&s), device.floats(&gamma), device.floats(&beta)];
-    let (y, stats) = (device.floats(&vec![0.0; s.len()]), device.floats(&vec![0.0; 2 * rows as usize]));
+    let (y, stats) = (
+        device.floats(&vec![0.0; s.len()]),
+        device.floats(&vec![0.0; 2 * rows as usize]),
+    );
     let forward = kernel(&device, "layer_norm.cu", "layer_norm_forward");
     let numbers = [rows, FIXED, 0, width, epsilon.to_bits(), 0, 1f32.to_bits(), 0];
-    launch(&device, &forward, (rows, 1), &[&inputs[0], &inputs[1], &inputs[2], &y, &stats], &numbers);
+    launch(
+        &device,
+        &forward,
+        (rows, 1),
+        &[&inputs[0], &inputs[1], &inputs[2], &y, &stats],
+        &numbers,
+    );
     let mut expected = Vec::new();
     for row in s.chunks(width as usize) {
         let count = f64::from(width);
@@ -120,9 +157,17 @@ fn products_of_matrices() {
     let forward = kernel(&device, "gemm.cu", "gemm_forward");
     let numbers = [m as u32, FIXED, 0, n as u32, k as u32];
     let grid = |rows: usize, columns: usize| (columns.div_ceil(64) as u32, rows.div_ceil(64) as u32);
-    launch(&device, &forward, grid(m, n), &[&inputs[0], &inputs[1], &inputs[2], &y], &numbers);
+    launch(
+        &device,
+        &forward,
+        grid(m, n),
+        &[&inputs[0], &inputs[1], &inputs[2], &y],
+        &numbers,
+    );
     let dot = |left: &dyn Fn(usize) -> f32, right: &dyn Fn(usize) -> f32, depth: usize| {
-        (0..depth).map(|at| f64::from(left(at)) * f64::from(right(at))).sum::<f64>()
+        (0..depth)
+            .map(|at| f64::from(left(at)) * f64::from(right(at)))
+            .sum::<f64>()
     };
     let mut expected = Vec::new();
     for row in 0..m {
@@ -155,14 +200,22 @@ fn gelu_backward_is_the_derivative() {
     let da = noise(500, 11);
     let (upstream, input, dz) = (device.floats(&da), device.floats(&z), device.floats(&[0.0; 500]));
     let backward = kernel(&device, "gelu.cu", "gelu_backward");
-    launch(&device, &backward, (2, 1), &[&upstream, &input, &dz], &[5, FIXED, 0, 100]);
+    launch(
+        &device,
+        &backward,
+        (2, 1),
+        &[&upstream, &input, &dz],
+        &[5, FIXED, 0, 100],
+    );
     // Central differences of x Phi(x), Phi by integration of the density.
     let phi = |x: f64| (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt();
     let normal = |x: f64| {
         let steps = 2000;
         let width = x / f64::from(steps);
         let at = |step: i32| phi(f64::from(step) * width);
-        let inner: f64 = (1..steps).map(|step| if step % 2 == 1 { 4.0 * at(step) } else { 2.0 * at(step) }).sum();
+        let inner: f64 = (1..steps)
+            .map(|step| if step % 2 == 1 { 4.0 * at(step) } else { 2.0 * at(step) })
+            .sum();
         0.5 + width / 3.0 * (at(0) + inner + at(steps))
     };
     let expected = z.iter().zip(&da).map(|(z, da)| {
@@ -170,6 +223,14 @@ fn gelu_backward_is_the_derivative() {
         f64::from(*da) * (normal(z) + z * phi(z))
     });
     assert_close(&device.read(&dz), &expected.collect::<Vec<f64>>(), 1e-5);
+}
+
+/// Seconds of all processors that this process has used.
+fn processor_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+    let ticks: f64 = fields[11..13].iter().map(|field| field.parse::<f64>().unwrap()).sum();
+    ticks / 100.0
 }
 
 /// Speed, in instructions of threads; printed, and only held against what would make tests take minutes.
@@ -188,11 +249,17 @@ fn interpreting_is_fast_enough_for_tests() {
         device.control.set_checked(checked);
         for name in ["gemm_forward", "layer_norm_forward"] {
             device.control.reset();
-            let start = std::time::Instant::now();
+            let (start, processors) = (std::time::Instant::now(), processor_seconds());
             for _ in 0..4 {
                 if name == "gemm_forward" {
                     let numbers = [n as u32, FIXED, 0, n as u32, n as u32];
-                    launch(&device, &forward, (4, 4), &[&inputs[0], &inputs[1], &inputs[2], &y], &numbers);
+                    launch(
+                        &device,
+                        &forward,
+                        (4, 4),
+                        &[&inputs[0], &inputs[1], &inputs[2], &y],
+                        &numbers,
+                    );
                 } else {
                     let numbers = [n as u32, FIXED, 0, n as u32, 1e-5f32.to_bits(), 0, 1f32.to_bits(), 0];
                     let slices = [&inputs[0], &inputs[2], &inputs[2], &y, &stats];
@@ -204,7 +271,8 @@ fn interpreting_is_fast_enough_for_tests() {
             let classes = counters[name]["instructions"].as_object().unwrap().values();
             let instructions: u64 = classes.map(|count| count.as_u64().unwrap()).sum();
             let speed = instructions as f64 / seconds / 1e6;
-            println!("{name}, checked {checked}: {instructions} instructions of threads, {speed:.0} M/s");
+            let of_a_core = instructions as f64 / (processor_seconds() - processors) / 1e6;
+            println!("{name}, checked {checked}: {speed:.0} M instructions of threads a second, {of_a_core:.0} a core");
             slowest = slowest.min(speed);
         }
     }

@@ -16,7 +16,10 @@ fn multiply(instruction: &str, sizes: (usize, usize, usize), a: &[u32], b: &[u32
     let sum = if float_sums { "float" } else { "unsigned" };
     let (out, input) = if float_sums { ("=f", "f") } else { ("=r", "r") };
     let constraints = |letter: &str, name: &str, count: usize| {
-        (0..count).map(|at| format!("\"{letter}\"({name}[{at}])")).collect::<Vec<_>>().join(", ")
+        (0..count)
+            .map(|at| format!("\"{letter}\"({name}[{at}])"))
+            .collect::<Vec<_>>()
+            .join(", ")
     };
     let source = format!(
         "extern \"C\" __global__ void product(const unsigned* pa, const unsigned* pb, const {sum}* pc, {sum}* pd) {{
@@ -40,7 +43,14 @@ fn multiply(instruction: &str, sizes: (usize, usize, usize), a: &[u32], b: &[u32
     let kernel = device.kernel("product.cu", &source, "product");
     let (a, b, c) = (device.words(a), device.words(b), device.words(c));
     let d = device.words(&vec![0; 32 * of_c]);
-    device.launch(&kernel, 1, 32, &[Arg::U32(&a), Arg::U32(&b), Arg::U32(&c), Arg::U32(&d)]).unwrap();
+    device
+        .launch(
+            &kernel,
+            1,
+            32,
+            &[Arg::U32(&a), Arg::U32(&b), Arg::U32(&c), Arg::U32(&d)],
+        )
+        .unwrap();
     Some(device.read(&d))
 }
 
@@ -62,17 +72,23 @@ fn bf16_fragments_of_depth_16() {
     // d[9][6] = 6: lane 4 + 3, the third of its registers.
     let a = one(4, 5, 1, 0x4000_0000);
     let b = one(2, 25, 0, 0x4040_0000);
-    let Some(d) = multiply(instruction, (4, 2, 4), &a, &b, &zero) else { return };
+    let Some(d) = multiply(instruction, (4, 2, 4), &a, &b, &zero) else {
+        return;
+    };
     assert_eq!(d, one(4, 7, 2, SIX));
     // a[2][13] = 2: lanes 8 to 11, register 2 for columns from 8; 13 - 8 = 5, so lane 8 + 2, the upper half.
     // b[13][0] = 3: lanes 0 to 3, register 1, lane 2, the upper half. d[2][0]: lane 8, register 0.
     let a = one(4, 10, 2, 0x4000_0000);
     let b = one(2, 2, 1, 0x4040_0000);
-    let Some(d) = multiply(instruction, (4, 2, 4), &a, &b, &zero) else { return };
+    let Some(d) = multiply(instruction, (4, 2, 4), &a, &b, &zero) else {
+        return;
+    };
     assert_eq!(d, one(4, 8, 0, SIX));
     // c passes through: c[15][7] is lane 31, register 3.
     let c = one(4, 31, 3, 0x3f80_0000);
-    let Some(d) = multiply(instruction, (4, 2, 4), &[0; 128], &[0; 64], &c) else { return };
+    let Some(d) = multiply(instruction, (4, 2, 4), &[0; 128], &[0; 64], &c) else {
+        return;
+    };
     assert_eq!(d, c);
 }
 
@@ -81,10 +97,14 @@ fn f16_fragments_with_sums_of_both_widths() {
     let a = one(4, 10, 3, 0x0000_4000); // a[10][12] = 2: register 3 for rows and columns from 8, lane 8 + 2, lower half
     let b = one(2, 14, 1, 0x0000_4200); // b[12][3] = 3: lane 12 + 2, register 1, lower half
     let full = "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32";
-    let Some(d) = multiply(full, (4, 2, 4), &a, &b, &[0; 128]) else { return };
+    let Some(d) = multiply(full, (4, 2, 4), &a, &b, &[0; 128]) else {
+        return;
+    };
     assert_eq!(d, one(4, 9, 3, SIX)); // d[10][3]: lane 8 + 1, the fourth register
     let half = "mma.sync.aligned.m16n8k16.row.col.f16.f16.f16.f16";
-    let Some(d) = multiply(half, (4, 2, 2), &a, &b, &[0; 64]) else { return };
+    let Some(d) = multiply(half, (4, 2, 2), &a, &b, &[0; 64]) else {
+        return;
+    };
     assert_eq!(d, one(2, 9, 1, 0x4600_0000)); // the second register's upper half
 }
 
@@ -93,13 +113,17 @@ fn fragments_of_depth_8() {
     let a = one(2, 5, 1, 0x4000_0000); // a[9][3] = 2
     let b = one(1, 25, 0, 0x4040_0000); // b[3][6] = 3
     let instruction = "mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32";
-    let Some(d) = multiply(instruction, (2, 1, 4), &a, &b, &[0; 128]) else { return };
+    let Some(d) = multiply(instruction, (2, 1, 4), &a, &b, &[0; 128]) else {
+        return;
+    };
     assert_eq!(d, one(4, 7, 2, SIX));
     // tf32: a[9][6] = 2: row 9 and column 6 = 4 + 2: register 3, lane 4 + 2. b[6][5] = 3: lane 20 + 2, register 1.
     let a = one(4, 6, 3, 0x4000_0000);
     let b = one(2, 22, 1, 0x4040_0000);
     let instruction = "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32";
-    let Some(d) = multiply(instruction, (4, 2, 4), &a, &b, &[0; 128]) else { return };
+    let Some(d) = multiply(instruction, (4, 2, 4), &a, &b, &[0; 128]) else {
+        return;
+    };
     assert_eq!(d, one(4, 6, 3, SIX)); // d[9][5]: lane 4 + 2, the fourth register
 }
 
@@ -123,14 +147,25 @@ extern "C" __global__ void load(unsigned* plain, unsigned* transposed) {
 "#;
     let kernel = device.kernel("load.cu", source, "load");
     let (plain, transposed) = (device.words(&[0; 128]), device.words(&[0; 128]));
-    device.launch(&kernel, 1, 32, &[Arg::U32(&plain), Arg::U32(&transposed)]).unwrap();
+    device
+        .launch(&kernel, 1, 32, &[Arg::U32(&plain), Arg::U32(&transposed)])
+        .unwrap();
     let (plain, transposed) = (device.read(&plain), device.read(&transposed));
     let pair = |low: u32, high: u32| low | high << 16;
     // Lane 5: row 1, columns 2 and 3 of each matrix; transposed: rows 2 and 3, column 1.
-    assert_eq!(plain[20..24], [pair(10, 11), pair(74, 75), pair(138, 139), pair(202, 203)]);
-    assert_eq!(transposed[20..24], [pair(17, 25), pair(81, 89), pair(145, 153), pair(209, 217)]);
+    assert_eq!(
+        plain[20..24],
+        [pair(10, 11), pair(74, 75), pair(138, 139), pair(202, 203)]
+    );
+    assert_eq!(
+        transposed[20..24],
+        [pair(17, 25), pair(81, 89), pair(145, 153), pair(209, 217)]
+    );
     // Lane 31: row 7, columns 6 and 7; transposed: rows 6 and 7, column 7.
-    assert_eq!(plain[124..128], [pair(62, 63), pair(126, 127), pair(190, 191), pair(254, 255)]);
+    assert_eq!(
+        plain[124..128],
+        [pair(62, 63), pair(126, 127), pair(190, 191), pair(254, 255)]
+    );
     assert_eq!(transposed[124], pair(55, 63));
 }
 
@@ -152,8 +187,14 @@ extern "C" __global__ void fill(const float* x, float* y, unsigned bytes) {
     for seed in [0, 5] {
         device.control.set_seed(seed);
         let (input, output) = (device.floats(&x), device.floats(&[7.0; 128]));
-        device.launch(&kernel, 1, 32, &[Arg::F32(&input), Arg::F32(&output), Arg::Number(8)]).unwrap();
-        let expected: Vec<f32> = x.iter().enumerate().map(|(at, x)| if at % 4 < 2 { *x } else { 0.0 }).collect();
+        device
+            .launch(&kernel, 1, 32, &[Arg::F32(&input), Arg::F32(&output), Arg::Number(8)])
+            .unwrap();
+        let expected: Vec<f32> = x
+            .iter()
+            .enumerate()
+            .map(|(at, x)| if at % 4 < 2 { *x } else { 0.0 })
+            .collect();
         assert_eq!(device.read(&output), expected);
     }
 }

@@ -72,7 +72,9 @@ extern "C" fn cuda_emulator_findings() -> *mut c_char {
 #[unsafe(no_mangle)]
 extern "C" fn cuda_emulator_counters() -> *mut c_char {
     let counts = &driver().counts;
-    let kernels = counts.iter().map(|(name, (kernel, counts))| (name.clone(), counts.to_json(kernel)));
+    let kernels = counts
+        .iter()
+        .map(|(name, (kernel, counts))| (name.clone(), counts.to_json(kernel)));
     text_out(serde_json::Value::Object(kernels.collect()).to_string())
 }
 

@@ -3,8 +3,10 @@
 use std::ffi::{c_char, c_int, c_void};
 
 use super::error::{Code, INVALID_CONTEXT, INVALID_DEVICE, INVALID_VALUE};
-use super::{CURRENT, Called, MULTIPROCESSORS, NAME, SHARED_BYTES, SHARED_BYTES_ON_REQUEST, call, call_in_context,
-    call_initialized, give};
+use super::{
+    CURRENT, Called, MULTIPROCESSORS, NAME, SHARED_BYTES, SHARED_BYTES_ON_REQUEST, call, call_in_context,
+    call_initialized, give,
+};
 use crate::memory::TOTAL;
 
 /// The primary context.
@@ -22,7 +24,11 @@ pub const MAX_THREADS_PER_MULTIPROCESSOR: u32 = 2048;
 pub const SHARED_PER_MULTIPROCESSOR: u32 = 164 << 10;
 
 fn check(device: c_int) -> Called {
-    if device == 0 { Ok(()) } else { Err(INVALID_DEVICE.into()) }
+    if device == 0 {
+        Ok(())
+    } else {
+        Err(INVALID_DEVICE.into())
+    }
 }
 
 /// `cuDeviceGetCount`
@@ -91,27 +97,27 @@ fn attribute(number: c_int) -> u32 {
         2..=4 => MAX_BLOCK[number as usize - 2],
         5..=7 => MAX_GRID[number as usize - 5],
         8 => SHARED_BYTES,
-        9 => 64 << 10,        // constant memory
-        10 => 32,             // warp size
-        11 => 0x7fff_ffff,    // pitch
-        12 | 82 => 64 << 10,  // registers of a block, of a multiprocessor
-        13 => 1_410_000,      // clock rate, kHz
+        9 => 64 << 10,       // constant memory
+        10 => 32,            // warp size
+        11 => 0x7fff_ffff,   // pitch
+        12 | 82 => 64 << 10, // registers of a block, of a multiprocessor
+        13 => 1_410_000,     // clock rate, kHz
         16 => MULTIPROCESSORS,
-        36 => 1_215_000,      // memory clock rate, kHz
-        37 => 5120,           // memory bus, bits
-        38 => 40 << 20,       // L2 cache
+        36 => 1_215_000, // memory clock rate, kHz
+        37 => 5120,      // memory bus, bits
+        38 => 40 << 20,  // L2 cache
         39 => MAX_THREADS_PER_MULTIPROCESSOR,
         19 | 31 | 40 | 41 => 1, // mapped host memory, concurrent kernels, copy engines, unified addresses
-        75 => 8,              // compute capability
+        75 => 8,                // compute capability
         76 => 0,
-        78..=80 => 1,         // stream priorities, L1 caches
+        78..=80 => 1, // stream priorities, L1 caches
         81 => SHARED_PER_MULTIPROCESSOR,
-        87 => 2,              // ratio of f32 to f64 throughput
+        87 => 2, // ratio of f32 to f64 throughput
         97 => SHARED_BYTES_ON_REQUEST,
-        99 => 1,              // host memory can be registered
-        106 => 32,            // blocks of a multiprocessor
-        111 => 1024,          // shared memory that the system takes
-        115 => 1,             // memory pools
+        99 => 1,     // host memory can be registered
+        106 => 32,   // blocks of a multiprocessor
+        111 => 1024, // shared memory that the system takes
+        115 => 1,    // memory pools
         _ => 0,
     }
 }
@@ -148,7 +154,10 @@ unsafe extern "C" fn cuCtxCreate_v4(context: *mut usize, parameters: *mut c_void
     call_initialized(|driver| {
         check(device)?;
         if !parameters.is_null() {
-            return Err(super::Error::new(super::error::NOT_SUPPORTED, "contexts with parameters"));
+            return Err(super::Error::new(
+                super::error::NOT_SUPPORTED,
+                "contexts with parameters",
+            ));
         }
         let handle = driver.handle();
         CURRENT.set(handle);

@@ -60,23 +60,55 @@ const CODES: &[(Code, &CStr, &CStr)] = &[
     (OUT_OF_MEMORY, c"CUDA_ERROR_OUT_OF_MEMORY", c"out of memory"),
     (NOT_INITIALIZED, c"CUDA_ERROR_NOT_INITIALIZED", c"cuInit was not called"),
     (INVALID_DEVICE, c"CUDA_ERROR_INVALID_DEVICE", c"invalid device ordinal"),
-    (INVALID_CONTEXT, c"CUDA_ERROR_INVALID_CONTEXT", c"no context is current in this thread"),
-    (NO_BINARY_FOR_GPU, c"CUDA_ERROR_NO_BINARY_FOR_GPU", c"no code that this device can run"),
+    (
+        INVALID_CONTEXT,
+        c"CUDA_ERROR_INVALID_CONTEXT",
+        c"no context is current in this thread",
+    ),
+    (
+        NO_BINARY_FOR_GPU,
+        c"CUDA_ERROR_NO_BINARY_FOR_GPU",
+        c"no code that this device can run",
+    ),
     (INVALID_PTX, c"CUDA_ERROR_INVALID_PTX", c"the PTX does not load"),
     (FILE_NOT_FOUND, c"CUDA_ERROR_FILE_NOT_FOUND", c"file not found"),
     (INVALID_HANDLE, c"CUDA_ERROR_INVALID_HANDLE", c"invalid handle"),
     (ILLEGAL_STATE, c"CUDA_ERROR_ILLEGAL_STATE", c"not in this state"),
     (NOT_FOUND, c"CUDA_ERROR_NOT_FOUND", c"named symbol not found"),
     (NOT_READY, c"CUDA_ERROR_NOT_READY", c"not ready"),
-    (ILLEGAL_ADDRESS, c"CUDA_ERROR_ILLEGAL_ADDRESS", c"an illegal memory access was encountered"),
+    (
+        ILLEGAL_ADDRESS,
+        c"CUDA_ERROR_ILLEGAL_ADDRESS",
+        c"an illegal memory access was encountered",
+    ),
     (LAUNCH_TIMEOUT, c"CUDA_ERROR_LAUNCH_TIMEOUT", c"the launch ran too long"),
-    (MISALIGNED_ADDRESS, c"CUDA_ERROR_MISALIGNED_ADDRESS", c"misaligned address"),
+    (
+        MISALIGNED_ADDRESS,
+        c"CUDA_ERROR_MISALIGNED_ADDRESS",
+        c"misaligned address",
+    ),
     (LAUNCH_FAILED, c"CUDA_ERROR_LAUNCH_FAILED", c"the launch failed"),
     (NOT_SUPPORTED, c"CUDA_ERROR_NOT_SUPPORTED", c"not supported"),
-    (CAPTURE_UNSUPPORTED, c"CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", c"not permitted while a stream is captured"),
-    (CAPTURE_INVALIDATED, c"CUDA_ERROR_STREAM_CAPTURE_INVALIDATED", c"an earlier error ended the capture"),
-    (CAPTURE_ISOLATION, c"CUDA_ERROR_STREAM_CAPTURE_ISOLATION", c"a captured stream depends on work outside"),
-    (CAPTURED_EVENT, c"CUDA_ERROR_CAPTURED_EVENT", c"the event was recorded in a captured stream"),
+    (
+        CAPTURE_UNSUPPORTED,
+        c"CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED",
+        c"not permitted while a stream is captured",
+    ),
+    (
+        CAPTURE_INVALIDATED,
+        c"CUDA_ERROR_STREAM_CAPTURE_INVALIDATED",
+        c"an earlier error ended the capture",
+    ),
+    (
+        CAPTURE_ISOLATION,
+        c"CUDA_ERROR_STREAM_CAPTURE_ISOLATION",
+        c"a captured stream depends on work outside",
+    ),
+    (
+        CAPTURED_EVENT,
+        c"CUDA_ERROR_CAPTURED_EVENT",
+        c"the event was recorded in a captured stream",
+    ),
 ];
 
 /// Why a call failed.

@@ -61,7 +61,10 @@ impl Driver {
             return Err(Error::new(INVALID_VALUE, text));
         }
         if kernel.static_shared > SHARED_BYTES {
-            let text = format!("{}: {} bytes of static shared memory", kernel.name, kernel.static_shared);
+            let text = format!(
+                "{}: {} bytes of static shared memory",
+                kernel.name, kernel.static_shared
+            );
             return Err(Error::new(INVALID_VALUE, text));
         }
         let parameters = parameters.gather(kernel)?;
@@ -115,7 +118,7 @@ impl Parameters {
     fn gather(&self, kernel: &Kernel) -> Called<Vec<u8>> {
         let mut bytes = vec![0; kernel.parameter_bytes()];
         if !self.extra.is_null() {
-            return self.from_buffer(kernel, bytes);
+            return self.gather_buffer(kernel, bytes);
         }
         if self.pointers.is_null() && !kernel.parameters.is_empty() {
             return Err(Error::new(INVALID_VALUE, format!("{}: no parameters", kernel.name)));
@@ -124,7 +127,10 @@ impl Parameters {
             // SAFETY: the caller gives as many pointers as the kernel has parameters, each to a value of its size.
             let source = unsafe { *self.pointers.add(at) };
             if source.is_null() {
-                return Err(Error::new(INVALID_VALUE, format!("{}: parameter {at} is null", kernel.name)));
+                return Err(Error::new(
+                    INVALID_VALUE,
+                    format!("{}: parameter {at} is null", kernel.name),
+                ));
             }
             let place = &mut bytes[*offset as usize..(*offset + *size) as usize];
             // SAFETY: see above.
@@ -133,7 +139,7 @@ impl Parameters {
         Ok(bytes)
     }
 
-    fn from_buffer(&self, kernel: &Kernel, mut bytes: Vec<u8>) -> Called<Vec<u8>> {
+    fn gather_buffer(&self, kernel: &Kernel, mut bytes: Vec<u8>) -> Called<Vec<u8>> {
         const END: usize = 0;
         const POINTER: usize = 1;
         const SIZE: usize = 2;
@@ -152,7 +158,11 @@ impl Parameters {
             at += 2;
         }
         if buffer.is_null() || size < bytes.len() {
-            let text = format!("{}: {size} bytes of parameters, {} are declared", kernel.name, bytes.len());
+            let text = format!(
+                "{}: {size} bytes of parameters, {} are declared",
+                kernel.name,
+                bytes.len()
+            );
             return Err(Error::new(INVALID_VALUE, text));
         }
         let length = bytes.len();
@@ -210,7 +220,14 @@ unsafe extern "C" fn cuLaunchKernelEx(
             return Err(Error::new(NOT_SUPPORTED, "launches with attributes"));
         }
         let parameters = Parameters { pointers, extra };
-        driver.launch(function, config.grid, config.block, config.dynamic_shared, config.stream, parameters)
+        driver.launch(
+            function,
+            config.grid,
+            config.block,
+            config.dynamic_shared,
+            config.stream,
+            parameters,
+        )
     })
 }
 
@@ -250,7 +267,10 @@ extern "C" fn cuFuncSetAttribute(function: usize, attribute: c_int, value: c_int
                 Ok(())
             }
             MAX_DYNAMIC_SHARED => {
-                let text = format!("{}: {value} bytes of dynamic shared memory, at most {most}", function.kernel.name);
+                let text = format!(
+                    "{}: {value} bytes of dynamic shared memory, at most {most}",
+                    function.kernel.name
+                );
                 Err(Error::new(INVALID_VALUE, text))
             }
             _ => Err(INVALID_VALUE.into()),

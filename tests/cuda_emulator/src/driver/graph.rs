@@ -3,8 +3,9 @@
 use std::ffi::{c_int, c_uint, c_void};
 use std::sync::Arc;
 
-use super::error::{CAPTURE_INVALIDATED, CAPTURE_UNSUPPORTED, Code, ILLEGAL_STATE, INVALID_HANDLE, INVALID_VALUE,
-    NOT_SUPPORTED};
+use super::error::{
+    CAPTURE_INVALIDATED, CAPTURE_UNSUPPORTED, Code, ILLEGAL_STATE, INVALID_HANDLE, INVALID_VALUE, NOT_SUPPORTED,
+};
 use super::work::Work;
 use super::{Called, Driver, Error, call_in_context, give};
 

@@ -18,7 +18,9 @@ impl Driver {
         }
         let text = || format!("{bytes} bytes, {} in use of {TOTAL}", self.memory.used());
         let message = text();
-        self.memory.allocate(bytes).ok_or_else(|| Error::new(OUT_OF_MEMORY, message))
+        self.memory
+            .allocate(bytes)
+            .ok_or_else(|| Error::new(OUT_OF_MEMORY, message))
     }
 
     /// A copy to the device on a stream.
@@ -78,7 +80,10 @@ extern "C" fn cuMemFree_v2(address: u64) -> Code {
         if driver.memory.free(address) {
             return Ok(());
         }
-        Err(Error::new(INVALID_VALUE, format!("cuMemFree of {address:#x}, which is not allocated")))
+        Err(Error::new(
+            INVALID_VALUE,
+            format!("cuMemFree of {address:#x}, which is not allocated"),
+        ))
     })
 }
 
@@ -164,7 +169,11 @@ unsafe extern "C" fn cuMemHostAlloc(address: *mut *mut c_void, bytes: usize, _fl
 extern "C" fn cuMemFreeHost(address: u64) -> Code {
     call_in_context(|driver| {
         driver.run_everything()?;
-        if driver.memory.free(address) { Ok(()) } else { Err(INVALID_VALUE.into()) }
+        if driver.memory.free(address) {
+            Ok(())
+        } else {
+            Err(INVALID_VALUE.into())
+        }
     })
 }
 
@@ -334,7 +343,11 @@ unsafe extern "C" fn cuMemPoolGetAttribute(_pool: usize, attribute: c_int, value
     call_initialized(|_| {
         // SAFETY: the caller gives a place for a number of 32 or 64 bits, as the attribute is.
         unsafe {
-            if attribute < FIRST_OF_64_BITS { give(value.cast::<u32>(), 0) } else { give(value.cast::<u64>(), 0) }
+            if attribute < FIRST_OF_64_BITS {
+                give(value.cast::<u32>(), 0)
+            } else {
+                give(value.cast::<u64>(), 0)
+            }
         }
     })
 }

@@ -3,8 +3,9 @@
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::sync::Arc;
 
-use super::error::{Code, FILE_NOT_FOUND, INVALID_HANDLE, INVALID_PTX, INVALID_VALUE, NO_BINARY_FOR_GPU, NOT_FOUND,
-    OUT_OF_MEMORY};
+use super::error::{
+    Code, FILE_NOT_FOUND, INVALID_HANDLE, INVALID_PTX, INVALID_VALUE, NO_BINARY_FOR_GPU, NOT_FOUND, OUT_OF_MEMORY,
+};
 use super::function::Function;
 use super::{Called, Driver, Error, call_in_context, give, read_text};
 use crate::memory::Owner;
@@ -22,13 +23,18 @@ const CAPABILITY: u32 = 80;
 /// `.target sm_90` is for later devices than this one.
 fn check_target(text: &str) -> Called {
     let target = text.split(".target").nth(1).unwrap_or_default();
-    let name = target.split([',', '\n', ' ']).find(|word| !word.trim().is_empty()).unwrap_or_default();
+    let name = target
+        .split([',', '\n', ' '])
+        .find(|word| !word.trim().is_empty())
+        .unwrap_or_default();
     let digits: String = name.chars().filter(char::is_ascii_digit).collect();
     match digits.parse::<u32>() {
         Ok(capability) if capability <= CAPABILITY => Ok(()),
         _ => Err(Error::new(
             INVALID_PTX,
-            format!("PTX for {name:?}; the device is an interpreter of sm_{CAPABILITY}: compile for compute_{CAPABILITY}"),
+            format!(
+                "PTX for {name:?}; the device is an interpreter of sm_{CAPABILITY}: compile for compute_{CAPABILITY}"
+            ),
         )),
     }
 }
@@ -40,7 +46,10 @@ impl Driver {
         let mut variables = Vec::new();
         for variable in &module.variables {
             let owner = Owner::Variable(variable.name.clone());
-            let start = self.memory.reserve(variable.bytes.len().max(1), owner).ok_or(OUT_OF_MEMORY)?;
+            let start = self
+                .memory
+                .reserve(variable.bytes.len().max(1), owner)
+                .ok_or(OUT_OF_MEMORY)?;
             // SAFETY: just reserved with this many bytes.
             unsafe {
                 std::ptr::copy_nonoverlapping(variable.bytes.as_ptr(), start as *mut u8, variable.bytes.len());
@@ -64,7 +73,10 @@ unsafe fn text_of(image: *const c_void) -> Called<String> {
     }
     let starts_with = |magic: &[u8]| {
         // SAFETY: bytes are read only as far as they are those of the magic, none of which ends a text.
-        magic.iter().enumerate().all(|(at, byte)| unsafe { *image.cast::<u8>().add(at) } == *byte)
+        magic
+            .iter()
+            .enumerate()
+            .all(|(at, byte)| unsafe { *image.cast::<u8>().add(at) } == *byte)
     };
     let machine_code = [&b"\x7fELF"[..], b"\x50\xed\x55\xba", b"\xb1\x43\x62\x46"];
     if machine_code.iter().any(|magic| starts_with(magic)) {

@@ -80,7 +80,10 @@ impl Driver {
             return Ok(());
         };
         capture.invalid = true;
-        Err(Error::new(CAPTURE_UNSUPPORTED, format!("{what} while a stream is captured")))
+        Err(Error::new(
+            CAPTURE_UNSUPPORTED,
+            format!("{what} while a stream is captured"),
+        ))
     }
 
     fn refuse_on_captured(&mut self, handle: usize, what: &str) -> Called {
@@ -192,7 +195,10 @@ extern "C" fn cuStreamWaitEvent(stream: usize, event: usize, _flags: c_uint) -> 
             Some(_) => Err(Error::new(NOT_SUPPORTED, "a capture of more than one stream")),
             None if capturing && number > 0 => {
                 driver.refuse_on_captured(stream, "a wait for an event outside").ok();
-                Err(Error::new(CAPTURE_ISOLATION, "a captured stream waits for an event that was recorded outside"))
+                Err(Error::new(
+                    CAPTURE_ISOLATION,
+                    "a captured stream waits for an event that was recorded outside",
+                ))
             }
             None if number == 0 => Ok(()),
             None => driver.enqueue(stream, Work::Wait { event, number }),

@@ -125,7 +125,12 @@ impl Driver {
             };
             // The legacy stream waits for the blocking streams, and they for it.
             let before: Vec<usize> = match handle {
-                0 => self.streams.iter().filter(|(_, other)| other.blocking).map(|(handle, _)| *handle).collect(),
+                0 => self
+                    .streams
+                    .iter()
+                    .filter(|(_, other)| other.blocking)
+                    .map(|(handle, _)| *handle)
+                    .collect(),
                 _ if blocking => vec![0],
                 _ => Vec::new(),
             };
@@ -204,7 +209,8 @@ impl Driver {
     /// Does what is queued up to an event's recording.
     pub fn run_to_event(&mut self, event: usize, number: u64) -> Called {
         let recorded = self.streams.iter().find_map(|(handle, stream)| {
-            let is_it = |work: &Work| matches!(work, Work::Record { event: e, number: n } if *e == event && *n == number);
+            let is_it =
+                |work: &Work| matches!(work, Work::Record { event: e, number: n } if *e == event && *n == number);
             let found = stream.queue.iter().find(|(_, work)| is_it(work));
             found.map(|(sequence, _)| (*handle, *sequence))
         });

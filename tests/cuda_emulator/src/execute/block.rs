@@ -69,7 +69,11 @@ impl<'a> Block<'a> {
         self.arrived.clear();
         loop {
             let mut ran = false;
-            let first = if seed == 0 { 0 } else { self.context.random(self.warps.len()) };
+            let first = if seed == 0 {
+                0
+            } else {
+                self.context.random(self.warps.len())
+            };
             for at in 0..self.warps.len() {
                 let warp = (first + at) % self.warps.len();
                 ran |= self.warps[warp].run(&mut self.context)?;
@@ -91,10 +95,14 @@ impl<'a> Block<'a> {
                 self.arrived.push((arrival.number, at, arrival.lanes));
             }
         }
-        let numbers = self.warps.iter().flat_map(|warp| &warp.groups).filter_map(|group| match group.state {
-            State::AtBarrier { number, .. } => Some(number),
-            _ => None,
-        });
+        let numbers = self
+            .warps
+            .iter()
+            .flat_map(|warp| &warp.groups)
+            .filter_map(|group| match group.state {
+                State::AtBarrier { number, .. } => Some(number),
+                _ => None,
+            });
         let mut numbers: Vec<u32> = numbers.collect();
         numbers.sort_unstable();
         numbers.dedup();
@@ -122,10 +130,7 @@ impl<'a> Block<'a> {
         let mut waiting = Waiting::default();
         for (at, warp) in self.warps.iter().enumerate() {
             for group in &warp.groups {
-                if let State::AtBarrier {
-                    number: other,
-                    threads,
-                } = group.state
+                if let State::AtBarrier { number: other, threads } = group.state
                     && other == number
                 {
                     waiting.parties.push((at, group.lanes, Some(group.pc)));
@@ -134,7 +139,9 @@ impl<'a> Block<'a> {
             }
         }
         let arrived = self.arrived.iter().filter(|(other, ..)| *other == number);
-        waiting.parties.extend(arrived.map(|(_, warp, lanes)| (*warp, *lanes, None)));
+        waiting
+            .parties
+            .extend(arrived.map(|(_, warp, lanes)| (*warp, *lanes, None)));
         waiting
     }
 
@@ -182,7 +189,8 @@ impl<'a> Block<'a> {
         self.arrived.retain(|(other, ..)| *other != number);
         self.reduce(waiting);
         for warp in &mut self.warps {
-            let is_here = |group: &Group| matches!(group.state, State::AtBarrier { number: other, .. } if other == number);
+            let is_here =
+                |group: &Group| matches!(group.state, State::AtBarrier { number: other, .. } if other == number);
             let here: Vec<Group> = warp.groups.iter().filter(|group| is_here(group)).copied().collect();
             warp.groups.retain(|group| !is_here(group));
             for group in here {
@@ -196,11 +204,12 @@ impl<'a> Block<'a> {
         let code = &self.context.run.kernel.code;
         let barrier = |pc: u32| match &code[pc as usize].op {
             Op::Barrier {
-                kind: BarrierKind::Reduce {
-                    reduction,
-                    source,
-                    destination,
-                },
+                kind:
+                    BarrierKind::Reduce {
+                        reduction,
+                        source,
+                        destination,
+                    },
                 count,
                 ..
             } => Some((*reduction, *source, *destination, *count)),
@@ -249,7 +258,10 @@ impl<'a> Block<'a> {
                     State::Ready => "for nothing".to_string(),
                 };
                 let place = self.place(group.pc);
-                who.push(format!("{place}: {} threads ({from} to {to}) wait {what}", threads.len()));
+                who.push(format!(
+                    "{place}: {} threads ({from} to {to}) wait {what}",
+                    threads.len()
+                ));
             }
         }
         who.dedup();

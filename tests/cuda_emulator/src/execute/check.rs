@@ -60,7 +60,11 @@ impl Clocks {
 impl Order for Clocks {
     fn ordered(&self, earlier: u32, clock: u32, now: u32) -> bool {
         let (earlier, now) = (earlier as usize / LANES, now as usize / LANES);
-        let known = if earlier == now { self.own[now] } else { self.known[now][earlier] };
+        let known = if earlier == now {
+            self.own[now]
+        } else {
+            self.known[now][earlier]
+        };
         clock < known
     }
 }
@@ -171,7 +175,9 @@ impl Context<'_> {
         (old, wrote): (Record, bool),
     ) -> Checked<T> {
         let verb = |writes: bool| if writes { "writes" } else { "reads" };
-        let block = old.known_block().map_or("of another block".to_string(), |block| format!("block {block}"));
+        let block = old
+            .known_block()
+            .map_or("of another block".to_string(), |block| format!("block {block}"));
         let place = old.site().map_or("an unknown line".to_string(), |site| self.site(site));
         let what = format!(
             "in global memory: {place} ({block}, thread {}) {}, {} (block {}, thread {thread}) {} {}",

@@ -72,9 +72,21 @@ impl Warp {
             reads |= u32::from(read[lane] > 0) << lane;
         }
         self.check_shared(context, &to, *bytes, *bytes, active, *site, true)?;
-        self.check_global_access(context, &from, (*bytes, &read), reads, *site, super::access::Access::READ, None)?;
-        context.counts.global(*site, &from, *bytes, reads, context.run.settings.counters);
-        context.counts.shared(*site, &to, *bytes, active, context.run.settings.counters);
+        self.check_global_access(
+            context,
+            &from,
+            (*bytes, &read),
+            reads,
+            *site,
+            super::access::Access::READ,
+            None,
+        )?;
+        context
+            .counts
+            .global(*site, &from, *bytes, reads, context.run.settings.counters);
+        context
+            .counts
+            .shared(*site, &to, *bytes, active, context.run.settings.counters);
         let early = context.run.settings.seed != 0 && context.random(4) == 0;
         let copy = Copy {
             lanes: active,

@@ -108,7 +108,11 @@ impl Warp {
             Some(mask) => {
                 let named = |lane: &usize| mask_of(*lane) == mask;
                 let some = lanes(active).filter(named).fold(0, |some, lane| some | 1 << lane);
-                if some == active { Ok(None) } else { Ok(Some(Flow::Only(some))) }
+                if some == active {
+                    Ok(None)
+                } else {
+                    Ok(Some(Flow::Only(some)))
+                }
             }
             None => Ok(Some(Flow::Gather(missing | active))),
         }

@@ -14,6 +14,8 @@ mod exchange;
 mod matrix;
 mod races;
 mod shared;
+mod step;
+mod verify;
 mod warp;
 
 use std::sync::Arc;
@@ -133,7 +135,11 @@ pub fn run(launch: &Launch, view: &View, settings: Settings, pool: &rayon::Threa
         settings,
         view,
         races: settings.checked.then(|| GlobalShadow::new(view)),
-        constants: kernel.constants.iter().map(|(at, constant)| (*at, value(*constant))).collect(),
+        constants: kernel
+            .constants
+            .iter()
+            .map(|(at, constant)| (*at, value(*constant)))
+            .collect(),
         threads: launch.block.iter().product(),
         shared_bytes,
         dynamic_start,

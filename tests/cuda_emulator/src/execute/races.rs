@@ -83,8 +83,12 @@ pub trait Order {
 
 /// Accesses of a launch, by region of memory.
 pub struct GlobalShadow {
-    regions: Vec<OnceLock<Vec<OnceLock<Box<[AtomicU64]>>>>>,
+    /// By region: its pages, both made when they are first touched.
+    regions: Vec<OnceLock<Vec<Page>>>,
 }
+
+/// Entries of [`PAGE`] words.
+type Page = OnceLock<Box<[AtomicU64]>>;
 
 impl GlobalShadow {
     /// An empty table.
@@ -108,8 +112,11 @@ impl GlobalShadow {
             let pages = words.div_ceil(PAGE);
             std::iter::repeat_with(OnceLock::new).take(pages).collect()
         });
-        let page = pages[word / PAGE]
-            .get_or_init(|| std::iter::repeat_with(|| AtomicU64::new(0)).take(PAGE * ENTRIES).collect());
+        let page = pages[word / PAGE].get_or_init(|| {
+            std::iter::repeat_with(|| AtomicU64::new(0))
+                .take(PAGE * ENTRIES)
+                .collect()
+        });
         let at = word % PAGE * ENTRIES;
         let [written, read, other_read] = [&page[at], &page[at + 1], &page[at + 2]];
         let conflict = |entry: u64| {

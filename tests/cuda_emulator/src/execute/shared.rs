@@ -72,7 +72,11 @@ impl SharedRecord {
     /// Whether two accesses, one of which writes, are a race.
     fn conflicts(self, me: SharedRecord, order: &impl Order) -> bool {
         let same_thread = self.thread() == me.thread() && (self.0 | me.0) & SEVERAL == 0;
-        self.0 != 0 && !same_thread && self.0 & me.0 & 0b1_1110 != 0 && self.0 & me.0 & 1 == 0 && !self.ordered(me, order)
+        self.0 != 0
+            && !same_thread
+            && self.0 & me.0 & 0b1_1110 != 0
+            && self.0 & me.0 & 1 == 0
+            && !self.ordered(me, order)
     }
 }
 
@@ -145,13 +149,19 @@ impl Shared {
         let states = &self.states[start..start + count];
         let written = match *states {
             [a, b, c, d] => u32::from_le_bytes([a, b, c, d]) == 0x0101_0101,
-            _ => states.iter().fold(true, |all, state| all & (*state == State::Written as u8)),
+            _ => states
+                .iter()
+                .fold(true, |all, state| all & (*state == State::Written as u8)),
         };
         if written {
             return None;
         }
         let at = states.iter().position(|state| *state != State::Written as u8)?;
-        let state = if states[at] == State::Copying as u8 { State::Copying } else { State::Unwritten };
+        let state = if states[at] == State::Copying as u8 {
+            State::Copying
+        } else {
+            State::Unwritten
+        };
         Some((start + at, state))
     }
 

@@ -4,7 +4,7 @@ use super::Run;
 use super::check::Context;
 use super::copies::Copies;
 use crate::finding::{Checked, Kind};
-use crate::ptx::{BarrierKind, Class, Guard, Instruction, Op, PredicateOperand, Register, Special};
+use crate::ptx::{BarrierKind, Guard, Instruction, Op, PredicateOperand, Register};
 use crate::rows::{LANES, Row, lanes};
 
 /// Instructions after which a group lets the others run, so that one that waits for another in a loop gets its way.
@@ -162,13 +162,20 @@ impl Warp {
         if self.groups.len() > 1 && context.run.settings.seed != 0 {
             let count = self.groups.iter().filter(|group| ready(group)).count();
             let chosen = context.random(count);
-            let found = self.groups.iter().enumerate().filter(|(_, group)| ready(group)).nth(chosen);
+            let found = self
+                .groups
+                .iter()
+                .enumerate()
+                .filter(|(_, group)| ready(group))
+                .nth(chosen);
             if let Some((at, _)) = found {
                 return Some(at);
             }
         }
         let candidates = self.groups.iter().enumerate();
-        let first = candidates.filter(|(_, group)| ready(group)).min_by_key(|(_, group)| group.pc);
+        let first = candidates
+            .filter(|(_, group)| ready(group))
+            .min_by_key(|(_, group)| group.pc);
         match first {
             Some((at, _)) => Some(at),
             None if not.is_some() => self.choose(context, None),
@@ -269,7 +276,11 @@ impl Warp {
         }
         let place = context.place(instruction.place);
         let thread = self.thread(lanes.trailing_zeros() as usize);
-        context.finding(Kind::Timeout, thread, format!("{place}: more than {limit} instructions in a block"))
+        context.finding(
+            Kind::Timeout,
+            thread,
+            format!("{place}: more than {limit} instructions in a block"),
+        )
     }
 
     /// The next instruction at or after `pc` where another group stands that this one can join.
@@ -277,8 +288,15 @@ impl Warp {
         if self.groups.is_empty() {
             return u32::MAX;
         }
-        let joinable = self.groups.iter().filter(|group| !matches!(group.state, State::AtBarrier { .. }));
-        joinable.map(|group| group.pc).filter(|other| *other >= pc).min().unwrap_or(u32::MAX)
+        let joinable = self
+            .groups
+            .iter()
+            .filter(|group| !matches!(group.state, State::AtBarrier { .. }));
+        joinable
+            .map(|group| group.pc)
+            .filter(|other| *other >= pc)
+            .min()
+            .unwrap_or(u32::MAX)
     }
 
     /// Puts lanes at an instruction, with those that stand there.
@@ -326,7 +344,11 @@ impl Warp {
                     return Ok(());
                 }
                 let state = State::AtBarrier { number, threads };
-                match self.groups.iter_mut().find(|group| group.pc == pc && group.state == state) {
+                match self
+                    .groups
+                    .iter_mut()
+                    .find(|group| group.pc == pc && group.state == state)
+                {
                     Some(group) => group.lanes |= active,
                     None => self.groups.push(Group {
                         pc,
@@ -364,134 +386,5 @@ impl Warp {
     pub fn write_predicate(&mut self, to: Register, value: u32, mask: u32) {
         let target = &mut self.predicates[to as usize];
         *target = (*target & !mask) | (value & mask);
-    }
-
-    /// An instruction that is neither a computation nor a jump.
-    fn execute(&mut self, instruction: &Instruction, active: u32, context: &mut Context<'_>) -> Checked<Flow> {
-        match &instruction.op {
-            Op::Carry {
-                function,
-                reads,
-                writes,
-                to,
-                from,
-            } => {
-                let [a, b, c] = from.map(|register| self.registers[register as usize]);
-                let (mut out, mut carries) = ([0; LANES], 0);
-                for lane in 0..LANES {
-                    let carry = *reads && self.carry >> lane & 1 == 1;
-                    let (value, carried) = function(a[lane], b[lane], c[lane], carry);
-                    out[lane] = value;
-                    carries |= u32::from(carried) << lane;
-                }
-                self.write(*to, &out, active);
-                if *writes {
-                    self.carry = (self.carry & !active) | (carries & active);
-                }
-            }
-            Op::Special { special, to } => {
-                let row = self.special(*special, context);
-                self.write(*to, &row, active);
-            }
-            Op::Compare {
-                function,
-                to,
-                opposite,
-                from,
-                combine,
-            } => {
-                let [a, b] = from.map(|register| &self.registers[register as usize]);
-                let found = function(a, b);
-                let combined = |value: u32| match combine {
-                    Some((logic, with)) => logic.apply(value, self.guarded(*with)),
-                    None => value,
-                };
-                let (yes, no) = (combined(found), combined(!found));
-                if let Some(to) = to {
-                    self.write_predicate(*to, yes, active);
-                }
-                if let Some(to) = opposite {
-                    self.write_predicate(*to, no, active);
-                }
-            }
-            Op::Select { to, from, predicate } => {
-                let [yes, no] = from.map(|register| &self.registers[register as usize]);
-                let mask = self.guarded(*predicate);
-                let mut out = [0; LANES];
-                for lane in 0..LANES {
-                    out[lane] = if mask >> lane & 1 == 1 { yes[lane] } else { no[lane] };
-                }
-                self.write(*to, &out, active);
-            }
-            Op::Predicate {
-                logic,
-                negated,
-                to,
-                from,
-            } => {
-                let value = logic.apply(self.guarded(from[0]), self.guarded(from[1]));
-                self.write_predicate(*to, if *negated { !value } else { value }, active);
-            }
-            Op::Pack { to, parts, bits } => {
-                let mut out = [0; LANES];
-                for (at, part) in (0..).zip(parts) {
-                    let mask = u64::MAX >> (64 - bits);
-                    for (out, value) in out.iter_mut().zip(&self.registers[*part as usize]) {
-                        *out |= (value & mask) << (at * bits);
-                    }
-                }
-                self.write(*to, &out, active);
-            }
-            Op::Unpack { parts, bits, from } => {
-                let row = self.registers[*from as usize];
-                for (at, part) in (0..).zip(parts) {
-                    if let Some(to) = part {
-                        let out = row.map(|value| (value >> (at * bits)) & (u64::MAX >> (64 - bits)));
-                        self.write(*to, &out, active);
-                    }
-                }
-            }
-            Op::Parameter {
-                to,
-                offset,
-                bytes,
-                sign_bits,
-            } => {
-                let value = super::access::read_bytes(&context.run.launch.parameters, *offset as usize, *bytes);
-                let value = super::access::sign_extended(value, *bytes, *sign_bits);
-                self.write(*to, &[value; LANES], active);
-            }
-            Op::Trap => {
-                let thread = self.thread(active.trailing_zeros() as usize);
-                return context.finding(Kind::Trap, thread, context.place(instruction.place));
-            }
-            _ => match instruction.class {
-                Class::Warp | Class::Matrix => return self.exchange(instruction, active, context),
-                _ => return self.access(instruction, active, context),
-            },
-        }
-        Ok(Flow::Next)
-    }
-
-    fn special(&self, special: Special, context: &Context<'_>) -> Row {
-        let run = context.run;
-        let launch = run.launch;
-        let every = |value: u32| [u64::from(value); LANES];
-        let by_lane = |f: &dyn Fn(u32) -> u32| std::array::from_fn(|lane| u64::from(f(lane as u32)));
-        match special {
-            Special::Thread(at) => by_lane(&|lane| run.thread_index(self.thread(lane as usize))[at]),
-            Special::BlockSize(at) => every(launch.block[at]),
-            Special::Block(at) => every(context.index[at]),
-            Special::GridSize(at) => every(launch.grid[at]),
-            Special::Lane => by_lane(&|lane| lane),
-            Special::Warp => every(self.index as u32),
-            Special::Warps => every(run.threads.div_ceil(LANES as u32)),
-            Special::LaneMask(f) => by_lane(&f),
-            Special::Clock => [context.steps; LANES],
-            Special::Multiprocessor => every(context.linear % crate::driver::MULTIPROCESSORS),
-            Special::Multiprocessors => every(crate::driver::MULTIPROCESSORS),
-            Special::DynamicShared => every(launch.dynamic_shared),
-            Special::TotalShared => every(run.shared_bytes),
-        }
     }
 }

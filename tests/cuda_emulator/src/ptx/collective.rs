@@ -4,9 +4,7 @@ use super::lower::Lowering;
 use super::mnemonic::Mnemonic;
 use super::operation::expect;
 use super::text::split_list;
-use super::{
-    BarrierKind, Class, Constant, MatrixKind, Op, PtxError, Reduction, Register, ShuffleKind, Type, VoteKind,
-};
+use super::{BarrierKind, Class, Constant, MatrixKind, Op, PtxError, Reduction, Register, ShuffleKind, Type, VoteKind};
 use crate::ptx::Arithmetic;
 use crate::ptx::AtomicKind;
 use crate::semantics;
@@ -99,10 +97,7 @@ fn barrier(lowering: &mut Lowering<'_>, mnemonic: &Mnemonic<'_>, operands: &[&st
 }
 
 /// `register|predicate`
-fn with_predicate(
-    lowering: &mut Lowering<'_>,
-    text: &str,
-) -> Result<(Option<Register>, Option<Register>), PtxError> {
+fn with_predicate(lowering: &mut Lowering<'_>, text: &str) -> Result<(Option<Register>, Option<Register>), PtxError> {
     let (to, predicate) = match text.split_once('|') {
         Some((to, predicate)) => (to, Some(predicate)),
         None => (text, None),
@@ -253,10 +248,7 @@ fn multiply(lowering: &mut Lowering<'_>, mnemonic: &Mnemonic<'_>, operands: &[&s
             depth,
             half_sums: false,
         },
-        ([Type::F16, Type::F16, Type::F16, Type::F16], 8 | 16) => MatrixKind::F16 {
-            depth,
-            half_sums: true,
-        },
+        ([Type::F16, Type::F16, Type::F16, Type::F16], 8 | 16) => MatrixKind::F16 { depth, half_sums: true },
         ([Type::F32, Type::Bf16, Type::Bf16, Type::F32], 8 | 16) => MatrixKind::Bf16 { depth },
         ([Type::F32, Type::Tf32, Type::Tf32, Type::F32], 4 | 8) => MatrixKind::Tf32 { depth },
         _ => return Ok(false),
@@ -266,9 +258,17 @@ fn multiply(lowering: &mut Lowering<'_>, mnemonic: &Mnemonic<'_>, operands: &[&s
         let inner = text.trim_start_matches('{').trim_end_matches('}');
         split_list(inner).into_iter().map(str::to_string).collect()
     };
-    let sums = if matches!(kind, MatrixKind::F16 { half_sums: true, .. }) { Type::B32 } else { Type::F32 };
+    let sums = if matches!(kind, MatrixKind::F16 { half_sums: true, .. }) {
+        Type::B32
+    } else {
+        Type::F32
+    };
     let destinations: Result<Vec<_>, _> = list(d).iter().map(|text| lowering.destination(text)).collect();
-    let d: Vec<Register> = destinations?.into_iter().flatten().map(|(register, _)| register).collect();
+    let d: Vec<Register> = destinations?
+        .into_iter()
+        .flatten()
+        .map(|(register, _)| register)
+        .collect();
     let mut registers = |text: &str, ty: Type| -> Result<Vec<Register>, PtxError> {
         list(text).iter().map(|text| lowering.register(text, ty)).collect()
     };

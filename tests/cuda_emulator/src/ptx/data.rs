@@ -10,9 +10,32 @@ use crate::semantics;
 
 /// Hints about caches and orders, which change nothing here: memory is coherent, and races are found.
 const HINTS: &[&str] = &[
-    "ca", "cg", "cs", "cv", "lu", "wb", "wt", "nc", "L1::evict_normal", "L1::evict_unchanged", "L1::evict_first",
-    "L1::evict_last", "L1::no_allocate", "L2::64B", "L2::128B", "L2::256B", "volatile", "relaxed", "acquire",
-    "release", "acq_rel", "weak", "cta", "gpu", "sys", "noftz",
+    "ca",
+    "cg",
+    "cs",
+    "cv",
+    "lu",
+    "wb",
+    "wt",
+    "nc",
+    "L1::evict_normal",
+    "L1::evict_unchanged",
+    "L1::evict_first",
+    "L1::evict_last",
+    "L1::no_allocate",
+    "L2::64B",
+    "L2::128B",
+    "L2::256B",
+    "volatile",
+    "relaxed",
+    "acquire",
+    "release",
+    "acq_rel",
+    "weak",
+    "cta",
+    "gpu",
+    "sys",
+    "noftz",
 ];
 
 /// `ld`, `st`, `atom`, `red`, `cp.async` and `ldmatrix`.
@@ -70,8 +93,17 @@ fn load(lowering: &mut Lowering<'_>, mnemonic: &Mnemonic<'_>, operands: &[&str])
     if destinations.len() != count {
         return lowering.error(format!("{} of {} registers", mnemonic.text, destinations.len()));
     }
-    let widest = destinations.iter().flatten().map(|(_, ty)| ty.bits()).max().unwrap_or(0);
-    let sign_bits = if ty.is_signed() && widest > ty.bits() { widest } else { 0 };
+    let widest = destinations
+        .iter()
+        .flatten()
+        .map(|(_, ty)| ty.bits())
+        .max()
+        .unwrap_or(0);
+    let sign_bits = if ty.is_signed() && widest > ty.bits() {
+        widest
+    } else {
+        0
+    };
     let to: Vec<Option<Register>> = destinations.iter().map(|to| to.map(|(register, _)| register)).collect();
     let bytes = ty.bytes();
     match lowering.address(from)? {
@@ -206,7 +238,11 @@ fn load_matrix(lowering: &mut Lowering<'_>, mnemonic: &Mnemonic<'_>, operands: &
         return lowering.error("ldmatrix of a generic address: say .shared");
     }
     let destinations: Result<Vec<_>, _> = parts(to).iter().map(|text| lowering.destination(text)).collect();
-    let to: Vec<Register> = destinations?.into_iter().flatten().map(|(register, _)| register).collect();
+    let to: Vec<Register> = destinations?
+        .into_iter()
+        .flatten()
+        .map(|(register, _)| register)
+        .collect();
     if to.len() != count {
         return lowering.error(format!("{} of {} registers", mnemonic.text, to.len()));
     }

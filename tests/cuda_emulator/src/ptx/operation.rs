@@ -36,7 +36,9 @@ fn one(lowering: &mut Lowering<'_>, mnemonic: &Mnemonic<'_>, operands: &[&str]) 
             return collective::lower(lowering, mnemonic, operands);
         }
         "membar" | "fence" => {
-            mnemonic.ignore(&["cta", "gl", "sys", "gpu", "sc", "acq_rel", "acquire", "release", "proxy", "async"]);
+            mnemonic.ignore(&[
+                "cta", "gl", "sys", "gpu", "sc", "acq_rel", "acquire", "release", "proxy", "async",
+            ]);
             lowering.emit(Op::Nothing, Class::Memory);
         }
         "prefetch" | "prefetchu" | "discard" | "applypriority" => {
@@ -172,7 +174,10 @@ fn moved(lowering: &mut Lowering<'_>, mnemonic: &Mnemonic<'_>, operands: &[&str]
         let bits = ty.bits() / list.len().max(1) as u32;
         let from = lowering.register(from, ty)?;
         let parts: Result<Vec<_>, _> = list.iter().map(|text| lowering.destination(text)).collect();
-        let parts = parts?.into_iter().map(|part| part.map(|(register, _)| register)).collect();
+        let parts = parts?
+            .into_iter()
+            .map(|part| part.map(|(register, _)| register))
+            .collect();
         lowering.emit(Op::Unpack { parts, bits, from }, Class::Integer);
         return Ok(true);
     }
@@ -203,7 +208,11 @@ fn copy(lowering: &mut Lowering<'_>, to: &str, from: Register) -> Result<(), Ptx
 }
 
 /// `cvta`: between generic addresses and those of a space, which differ by where the space's window starts.
-fn address_conversion(lowering: &mut Lowering<'_>, mnemonic: &Mnemonic<'_>, operands: &[&str]) -> Result<bool, PtxError> {
+fn address_conversion(
+    lowering: &mut Lowering<'_>,
+    mnemonic: &Mnemonic<'_>,
+    operands: &[&str],
+) -> Result<bool, PtxError> {
     let [to, from] = expect(lowering, operands)?;
     let back = mnemonic.take("to");
     let spaces = [
@@ -258,13 +267,21 @@ fn comparison(lowering: &mut Lowering<'_>, mnemonic: &Mnemonic<'_>, operands: &[
         return lowering.error(format!("{} with {} operands", mnemonic.text, operands.len()));
     }
     let a = lowering.register(operands[1], ty)?;
-    let b = if property { a } else { lowering.register(operands[2], ty)? };
+    let b = if property {
+        a
+    } else {
+        lowering.register(operands[2], ty)?
+    };
     let combine = match logic {
         None => None,
         Some(logic) => Some((logic, lowering.predicate(operands[3])?)),
     };
     if let Some(result) = result {
-        let ones = if result == Type::F32 { 0x3f80_0000 } else { u64::MAX >> (64 - result.bits()) };
+        let ones = if result == Type::F32 {
+            0x3f80_0000
+        } else {
+            u64::MAX >> (64 - result.bits())
+        };
         let ones = lowering.constant(Constant::Value(ones));
         let zero = lowering.constant(Constant::Value(0));
         let predicate = lowering.fresh_predicate();
@@ -284,7 +301,11 @@ fn comparison(lowering: &mut Lowering<'_>, mnemonic: &Mnemonic<'_>, operands: &[
         None => (operands[0], None),
     };
     let mut predicate = |text: &str| -> Result<Option<Register>, PtxError> {
-        Ok(if text == "_" { None } else { Some(lowering.predicate(text)?.predicate) })
+        Ok(if text == "_" {
+            None
+        } else {
+            Some(lowering.predicate(text)?.predicate)
+        })
     };
     let to = predicate(first)?;
     let opposite = second.map(&mut predicate).transpose()?.flatten();
@@ -384,7 +405,10 @@ fn insertion(lowering: &mut Lowering<'_>, mnemonic: &Mnemonic<'_>, operands: &[&
     let field = match (number(start, Type::U32), number(length, Type::U32)) {
         (Some(start), Some(length)) => lowering.constant(Constant::Value(start | length << 32)),
         _ => {
-            let (start, length) = (lowering.register(start, Type::U32)?, lowering.register(length, Type::U32)?);
+            let (start, length) = (
+                lowering.register(start, Type::U32)?,
+                lowering.register(length, Type::U32)?,
+            );
             let both = lowering.fresh();
             let op = Op::Compute {
                 function: binary(|start, length| (start & 0xffff_ffff) | length << 32),

@@ -98,7 +98,9 @@ impl Declared {
             };
         }
         let values = values.trim_start_matches('{').trim_end_matches('}');
-        let values = values.split(',').map(|value| value.trim_matches(['{', '}', ' ', '\n', '\t']));
+        let values = values
+            .split(',')
+            .map(|value| value.trim_matches(['{', '}', ' ', '\n', '\t']));
         Ok(Declared {
             align: align.unwrap_or(ty.bytes()),
             values: values.filter(|value| !value.is_empty()).map(str::to_string).collect(),
@@ -170,7 +172,9 @@ pub fn number(text: &str, ty: Type) -> Option<u64> {
         whole.parse().ok()
     };
     match value {
-        Some(value) if ty.is_float() && ty.bits() >= 32 && !whole.starts_with("0x") => float(value as f64, negative, ty),
+        Some(value) if ty.is_float() && ty.bits() >= 32 && !whole.starts_with("0x") => {
+            float(value as f64, negative, ty)
+        }
         Some(value) => Some(if negative { value.wrapping_neg() } else { value } & mask),
         None => float(digits.parse().ok()?, negative, ty),
     }

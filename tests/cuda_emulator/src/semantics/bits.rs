@@ -49,7 +49,11 @@ pub(super) fn find(mnemonic: &Mnemonic<'_>) -> Option<Computation> {
         "clz" => count(unary(move |a| u64::from((a & mask).leading_zeros() - (64 - bits)))),
         "popc" => count(unary(move |a| u64::from((a & mask).count_ones()))),
         "bfind" => count(unary(move |a| {
-            let value = if ty.is_signed() && number(ty, a) < 0 { !a & mask } else { a & mask };
+            let value = if ty.is_signed() && number(ty, a) < 0 {
+                !a & mask
+            } else {
+                a & mask
+            };
             match value.checked_ilog2() {
                 None => ones(32),
                 Some(at) if shift_amount => u64::from(bits - 1 - at),
@@ -93,7 +97,10 @@ fn nth_set(mask: u64, base: u64, offset: u64) -> u64 {
     let found = match offset {
         0 => (base < 32 && set(&base)).then_some(base),
         1.. => (base..32).filter(set).nth(offset as usize - 1),
-        _ => (0..=base.min(31)).rev().filter(set).nth(offset.unsigned_abs() as usize - 1),
+        _ => (0..=base.min(31))
+            .rev()
+            .filter(set)
+            .nth(offset.unsigned_abs() as usize - 1),
     };
     found.map_or(ones(32), u64::from)
 }

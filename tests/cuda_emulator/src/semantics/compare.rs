@@ -95,7 +95,11 @@ pub fn test_property(name: &str, ty: Type) -> Option<MaskFunction> {
         return None;
     }
     let read = move |pattern: u64| decode(ty, pattern);
-    let smallest = if ty == Type::F32 { f64::from(f32::MIN_POSITIVE) } else { f64::MIN_POSITIVE };
+    let smallest = if ty == Type::F32 {
+        f64::from(f32::MIN_POSITIVE)
+    } else {
+        f64::MIN_POSITIVE
+    };
     Some(match name {
         "finite" => comparison(move |a, _| read(a).is_finite()),
         "infinite" => comparison(move |a, _| read(a).is_infinite()),
@@ -120,7 +124,11 @@ mod tests {
             assert_eq!(comparison_of(name, Type::F32, true).unwrap()(&nan, &one), 0, "{name}");
         }
         for name in ["equ", "neu", "ltu", "leu", "gtu", "geu", "nan"] {
-            assert_eq!(comparison_of(name, Type::F32, false).unwrap()(&nan, &one), u32::MAX, "{name}");
+            assert_eq!(
+                comparison_of(name, Type::F32, false).unwrap()(&nan, &one),
+                u32::MAX,
+                "{name}"
+            );
         }
         assert_eq!(comparison_of("ltu", Type::F32, false).unwrap()(&one, &one), 0);
         assert_eq!(comparison_of("leu", Type::F32, false).unwrap()(&one, &one), u32::MAX);

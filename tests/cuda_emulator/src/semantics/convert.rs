@@ -44,7 +44,11 @@ pub(super) fn find(mnemonic: &Mnemonic<'_>) -> Option<Computation> {
         from: mnemonic.take_type()?,
     };
     let (to, from) = (conversion.to, conversion.from);
-    let class = if to.is_float() || from.is_float() { Class::Float } else { Class::Integer };
+    let class = if to.is_float() || from.is_float() {
+        Class::Float
+    } else {
+        Class::Integer
+    };
     if matches!(to, Type::F16x2 | Type::Bf16x2) {
         if from != Type::F32 {
             return None;
@@ -76,7 +80,11 @@ pub(super) fn find(mnemonic: &Mnemonic<'_>) -> Option<Computation> {
 fn source(conversion: Conversion, pattern: u64) -> f64 {
     let x = decode(conversion.from, pattern);
     let subnormal = conversion.from == Type::F32 && x.abs() < f64::from(f32::MIN_POSITIVE);
-    if conversion.ftz && subnormal { 0f64.copysign(x) } else { x }
+    if conversion.ftz && subnormal {
+        0f64.copysign(x)
+    } else {
+        x
+    }
 }
 
 fn to_float(conversion: Conversion, pattern: u64) -> u64 {
@@ -92,7 +100,11 @@ fn to_float(conversion: Conversion, pattern: u64) -> u64 {
         x = 0.0;
     }
     let encoded = encode(to, x, conversion.rounding);
-    if conversion.ftz && to == Type::F32 { super::float::flushed(encoded) } else { encoded }
+    if conversion.ftz && to == Type::F32 {
+        super::float::flushed(encoded)
+    } else {
+        encoded
+    }
 }
 
 fn between_integers(conversion: Conversion) -> RowFunction {
@@ -161,7 +173,10 @@ mod tests {
         assert_eq!(run("cvt.rn.f32.s32", 0xffff_ffff, 0), bits(-1.0));
         assert_eq!(run("cvt.rn.f32.u32", 0xffff_ffff, 0), bits(4_294_967_296.0));
         assert_eq!(run("cvt.rz.f32.u32", 0xffff_ffff, 0), bits(4_294_967_040.0));
-        assert_eq!(run("cvt.rn.f32.u64", (1 << 60) + (1 << 36) + 1, 0), bits(((1u64 << 60) + (1 << 37)) as f32));
+        assert_eq!(
+            run("cvt.rn.f32.u64", (1 << 60) + (1 << 36) + 1, 0),
+            bits(((1u64 << 60) + (1 << 37)) as f32)
+        );
         assert_eq!(run("cvt.rn.f16.s32", 3, 0), 0x4200);
         assert_eq!(run("cvt.s32.s8", 0x1ff, 0), 0xffff_ffff);
         assert_eq!(run("cvt.u64.u32", 0xffff_ffff_0000_0001, 0), 1);

@@ -15,13 +15,21 @@ fn value(pattern: u64) -> f32 {
 
 #[inline(always)]
 fn pattern(value: f32) -> u64 {
-    if value.is_nan() { NOT_A_NUMBER } else { u64::from(value.to_bits()) }
+    if value.is_nan() {
+        NOT_A_NUMBER
+    } else {
+        u64::from(value.to_bits())
+    }
 }
 
 /// Zero with the number's sign if it is subnormal.
 #[inline(always)]
 pub fn flushed(pattern: u64) -> u64 {
-    if pattern & 0x7f80_0000 == 0 { pattern & SIGN } else { pattern }
+    if pattern & 0x7f80_0000 == 0 {
+        pattern & SIGN
+    } else {
+        pattern
+    }
 }
 
 /// What the flags do to an operand.
@@ -53,7 +61,10 @@ fn one(flags: Flags, fast: fn(f32) -> f32, exact: fn(f64) -> f64) -> RowFunction
 fn slow_two(flags: Flags, exact: fn(f64, f64) -> f64) -> RowFunction {
     binary(move |a, b| {
         let (x, y) = (value(operand(flags, a)), value(operand(flags, b)));
-        result(flags, encode(Type::F32, exact(f64::from(x), f64::from(y)), flags.rounding))
+        result(
+            flags,
+            encode(Type::F32, exact(f64::from(x), f64::from(y)), flags.rounding),
+        )
     })
 }
 
@@ -122,8 +133,20 @@ fn extreme(a: u64, b: u64, largest: bool, nan: bool) -> u64 {
         (true, false) => b,
         (false, true) => a,
         // -0 is smaller than 0.
-        _ if x == y => if largest { a & b } else { a | b },
-        _ => if (x < y) == largest { b } else { a },
+        _ if x == y => {
+            if largest {
+                a & b
+            } else {
+                a | b
+            }
+        }
+        _ => {
+            if (x < y) == largest {
+                b
+            } else {
+                a
+            }
+        }
     }
 }
 
@@ -189,7 +212,10 @@ mod tests {
         let x = 1.0 + 2f32.powi(-12);
         assert_eq!(run("fma.rn.f32", &[x, x, -1.0 - 2f32.powi(-11)]), 2f32.powi(-24));
         assert_eq!(run("fma.rn.ftz.f32", &[x, x, -1.0 - 2f32.powi(-11)]), 2f32.powi(-24));
-        assert_eq!(run("fma.rz.f32", &[1.0, 1.0, -(2f32.powi(-60))]), 1.0 - f32::EPSILON / 2.0);
+        assert_eq!(
+            run("fma.rz.f32", &[1.0, 1.0, -(2f32.powi(-60))]),
+            1.0 - f32::EPSILON / 2.0
+        );
     }
 
     #[test]
@@ -202,7 +228,10 @@ mod tests {
         assert_eq!(run("mul.ftz.f32", &[-1e-30, 1e-10]).to_bits(), 0x8000_0000);
         assert_eq!(run("mul.sat.f32", &[3.0, 3.0]), 1.0);
         assert_eq!(run("add.sat.f32", &[f32::NAN, 1.0]), 0.0);
-        assert_eq!(run("add.f32", &[f32::INFINITY, f32::NEG_INFINITY]).to_bits(), 0x7fff_ffff);
+        assert_eq!(
+            run("add.f32", &[f32::INFINITY, f32::NEG_INFINITY]).to_bits(),
+            0x7fff_ffff
+        );
         assert_eq!(run("copysign.f32", &[-1.0, 3.0]), -3.0);
     }
 

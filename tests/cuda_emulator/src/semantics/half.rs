@@ -24,8 +24,16 @@ fn rounded(ty: Type, flags: Flags, x: f64) -> u64 {
 }
 
 fn flushed(ty: Type, flags: Flags, pattern: u64) -> u64 {
-    let exponent = if matches!(ty, Type::F16 | Type::F16x2) { 0x7c00 } else { 0x7f80 };
-    if flags.ftz && pattern & exponent == 0 { pattern & SIGN } else { pattern }
+    let exponent = if matches!(ty, Type::F16 | Type::F16x2) {
+        0x7c00
+    } else {
+        0x7f80
+    };
+    if flags.ftz && pattern & exponent == 0 {
+        pattern & SIGN
+    } else {
+        pattern
+    }
 }
 
 fn read(ty: Type, flags: Flags, pattern: u64) -> f64 {
@@ -65,8 +73,20 @@ fn extreme(ty: Type, flags: Flags, a: u64, b: u64, largest: bool) -> u64 {
         (true, false) | (false, true) if flags.nan => 0x7fff,
         (true, false) => b,
         (false, true) => a,
-        _ if x == y => if largest { a & b } else { a | b },
-        _ => if (x < y) == largest { b } else { a },
+        _ if x == y => {
+            if largest {
+                a & b
+            } else {
+                a | b
+            }
+        }
+        _ => {
+            if (x < y) == largest {
+                b
+            } else {
+                a
+            }
+        }
     }
 }
 

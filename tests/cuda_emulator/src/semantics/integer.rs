@@ -107,12 +107,14 @@ fn products(mnemonic: &Mnemonic<'_>, ty: Type) -> Option<Computation> {
         (Part::Wide, 32) => ternary(move |a, b, c| (a * b).wrapping_add(u64::from(add) * c)),
         (Part::Wide, _) => {
             let wide_mask = ones(2 * bits);
-            ternary(move |a, b, c| ((number(ty, a) * number(ty, b)) as u64).wrapping_add(u64::from(add) * c) & wide_mask)
+            ternary(move |a, b, c| {
+                ((number(ty, a) * number(ty, b)) as u64).wrapping_add(u64::from(add) * c) & wide_mask
+            })
         }
         (Part::High, 32) if !signed => ternary(move |a, b, c| ((a * b) >> 32).wrapping_add(u64::from(add) * c) & mask),
-        (Part::High, 64) if !signed => ternary(move |a, b, c| {
-            (((u128::from(a) * u128::from(b)) >> 64) as u64).wrapping_add(u64::from(add) * c)
-        }),
+        (Part::High, 64) if !signed => {
+            ternary(move |a, b, c| (((u128::from(a) * u128::from(b)) >> 64) as u64).wrapping_add(u64::from(add) * c))
+        }
         (Part::High, _) => ternary(move |a, b, c| {
             (((number(ty, a) * number(ty, b)) >> bits) as u64).wrapping_add(u64::from(add) * c) & mask
         }),
@@ -133,7 +135,11 @@ fn dot_of_bytes(mnemonic: &Mnemonic<'_>, left: Type) -> Option<Computation> {
             .sum();
         c.wrapping_add(dot as u64) & ones(32)
     });
-    let to = if left.is_signed() || right.is_signed() { Type::S32 } else { Type::U32 };
+    let to = if left.is_signed() || right.is_signed() {
+        Type::S32
+    } else {
+        Type::U32
+    };
     Computation::new(function, to, &[Type::B32, Type::B32, to], Class::Integer)
 }
 

@@ -199,7 +199,10 @@ mod tests {
         assert_eq!(bf16(1.0 + 2f64.powi(-8), Rounding::Up), 0x3f81);
         assert_eq!(bf16(-1.0 - 2f64.powi(-20), Rounding::Down), 0xbf81);
         assert_eq!(bf16(f64::NAN, Rounding::Nearest), 0x7fff);
-        assert_eq!(encode(Type::Tf32, 1.0 + 2f64.powi(-11), Rounding::NearestAway), 0x3f80_2000);
+        assert_eq!(
+            encode(Type::Tf32, 1.0 + 2f64.powi(-11), Rounding::NearestAway),
+            0x3f80_2000
+        );
     }
 
     #[test]
@@ -217,7 +220,10 @@ mod tests {
     #[test]
     fn inexact_sums_keep_the_direction() {
         let sum = sticky_sum(1.0, 2f64.powi(-70));
-        assert_eq!(encode(Type::F32, sum, Rounding::Up), u64::from((1.0f32 + f32::EPSILON).to_bits()));
+        assert_eq!(
+            encode(Type::F32, sum, Rounding::Up),
+            u64::from((1.0f32 + f32::EPSILON).to_bits())
+        );
         assert_eq!(encode(Type::F32, sum, Rounding::Nearest), u64::from(1.0f32.to_bits()));
         let sum = sticky_sum(1.0, -(2f64.powi(-70)));
         assert_eq!(encode(Type::F32, sum, Rounding::Zero), u64::from(1.0f32.to_bits()) - 1);

@@ -54,6 +54,10 @@ pub fn device() -> Option<Device> {
 }
 
 /// Loads NVRTC once and for all; cudarc then finds it by its name.
+#[expect(
+    clippy::explicit_write,
+    reason = "a passing test keeps what eprintln writes to itself"
+)]
 fn load_nvrtc() -> bool {
     let mut candidates: Vec<PathBuf> = match std::env::var_os("TLM_NVRTC") {
         Some(path) => vec![path.into()],
@@ -81,16 +85,26 @@ fn load_nvrtc() -> bool {
 /// Compiles a source with the headers of `kernels/common/`.
 pub fn compile(name: &str, source: &str, defines: &[(&str, &str)]) -> String {
     let mut headers = Vec::new();
-    for path in glob::glob(&workspace().join("kernels/common/*.cuh").to_string_lossy()).unwrap().flatten() {
+    for path in glob::glob(&workspace().join("kernels/common/*.cuh").to_string_lossy())
+        .unwrap()
+        .flatten()
+    {
         let file = path.file_name().unwrap().to_string_lossy().into_owned();
-        headers.push((text(&format!("common/{file}")), text(&std::fs::read_to_string(&path).unwrap())));
+        headers.push((
+            text(&format!("common/{file}")),
+            text(&std::fs::read_to_string(&path).unwrap()),
+        ));
     }
     let mut options = vec![
         text("--gpu-architecture=compute_80"),
         text("--std=c++17"),
         text("--generate-line-info"),
     ];
-    options.extend(defines.iter().map(|(name, value)| text(&format!("--define-macro={name}={value}"))));
+    options.extend(
+        defines
+            .iter()
+            .map(|(name, value)| text(&format!("--define-macro={name}={value}"))),
+    );
     let names: Vec<_> = headers.iter().map(|(name, _)| name.as_ptr()).collect();
     let texts: Vec<_> = headers.iter().map(|(_, text)| text.as_ptr()).collect();
     let pointers: Vec<_> = options.iter().map(|option| option.as_ptr()).collect();
@@ -99,14 +113,23 @@ pub fn compile(name: &str, source: &str, defines: &[(&str, &str)]) -> String {
     // SAFETY: all texts end with NUL and outlive the calls; counts and sizes are those of the arrays.
     unsafe {
         let count = headers.len() as i32;
-        nvrtc::nvrtcCreateProgram(&mut program, code.as_ptr(), name.as_ptr(), count, texts.as_ptr(), names.as_ptr())
-            .result()
-            .unwrap();
+        nvrtc::nvrtcCreateProgram(
+            &mut program,
+            code.as_ptr(),
+            name.as_ptr(),
+            count,
+            texts.as_ptr(),
+            names.as_ptr(),
+        )
+        .result()
+        .unwrap();
         let compiled = nvrtc::nvrtcCompileProgram(program, options.len() as i32, pointers.as_ptr());
         let mut size = 0;
         nvrtc::nvrtcGetProgramLogSize(program, &mut size).result().unwrap();
         let mut log = vec![0u8; size];
-        nvrtc::nvrtcGetProgramLog(program, log.as_mut_ptr().cast()).result().unwrap();
+        nvrtc::nvrtcGetProgramLog(program, log.as_mut_ptr().cast())
+            .result()
+            .unwrap();
         assert!(compiled.result().is_ok(), "{}", String::from_utf8_lossy(&log));
         nvrtc::nvrtcGetPTXSize(program, &mut size).result().unwrap();
         let mut ptx = vec![0u8; size];
@@ -133,7 +156,10 @@ impl Device {
     /// A kernel of a source.
     pub fn kernel(&self, name: &str, source: &str, entry: &str) -> CudaFunction {
         let ptx = compile(name, source, &[]);
-        let module = self.context.load_module(Ptx::from_src(ptx)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let module = self
+            .context
+            .load_module(Ptx::from_src(ptx))
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
         module.load_function(entry).unwrap()
     }
 
@@ -183,7 +209,9 @@ impl Device {
         };
         // SAFETY: the emulator checks every access.
         let launched = unsafe { builder.launch(config) }.map(|_| ());
-        launched.and_then(|()| self.stream.synchronize()).map_err(|error| error.to_string())
+        launched
+            .and_then(|()| self.stream.synchronize())
+            .map_err(|error| error.to_string())
     }
 }
 
@@ -198,7 +226,9 @@ impl Pinned {
     pub fn new(length: usize, value: f32) -> Pinned {
         // SAFETY: a context is current; the memory is written within its bounds.
         unsafe {
-            let address = cudarc::driver::result::malloc_host(4 * length, 0).unwrap().cast::<f32>();
+            let address = cudarc::driver::result::malloc_host(4 * length, 0)
+                .unwrap()
+                .cast::<f32>();
             for at in 0..length {
                 address.add(at).write(value);
             }
