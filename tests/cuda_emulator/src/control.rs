@@ -1,7 +1,7 @@
 //! The side of the tests: finding and loading the library, and its settings, findings and counters.
 //!
 //! A test of another crate of the workspace has this crate among its dev-dependencies. Cargo then builds the library
-//! `libcuda_emulator.so` beside the test's executable. Before the first call of cudarc:
+//! `libcuda_emulator.so` beside the test's executable; it works on Linux. Before the first call of cudarc:
 //!
 //! ```no_run
 //! use cuda_emulator::control::Control;
@@ -58,13 +58,14 @@ pub struct Control {
 }
 
 impl Control {
-    /// Loads the library that lies beside the running executable, or a folder above it.
+    /// Loads the library that lies beside the running executable, a folder above it, or in `deps` there.
     ///
     /// # Errors
     /// [`ControlError`]
     pub fn find() -> Result<Control, ControlError> {
         let executable = std::env::current_exe().unwrap_or_default();
-        let places: Vec<PathBuf> = executable.ancestors().skip(1).take(2).map(Path::to_path_buf).collect();
+        let mut places: Vec<PathBuf> = executable.ancestors().skip(1).take(2).map(Path::to_path_buf).collect();
+        places.extend(places.last().map(|folder| folder.join("deps")));
         match places
             .iter()
             .map(|place| place.join(FILE_NAME))

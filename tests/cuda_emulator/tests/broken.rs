@@ -93,9 +93,10 @@ broken!(
     1,
     0,
     [
-        "race: in shared memory: missing_barrier.cu:7 (thread ",
-        "writes, ",
-        "reads ",
+        "race: in shared memory: ",
+        "missing_barrier.cu:7 (thread ",
+        "writes",
+        "reads",
         "of tile"
     ]
 );

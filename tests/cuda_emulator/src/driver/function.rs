@@ -118,7 +118,7 @@ impl Parameters {
     fn gather(&self, kernel: &Kernel) -> Called<Vec<u8>> {
         let mut bytes = vec![0; kernel.parameter_bytes()];
         if !self.extra.is_null() {
-            return self.from_buffer(kernel, bytes);
+            return self.gather_buffer(kernel, bytes);
         }
         if self.pointers.is_null() && !kernel.parameters.is_empty() {
             return Err(Error::new(INVALID_VALUE, format!("{}: no parameters", kernel.name)));
@@ -139,7 +139,7 @@ impl Parameters {
         Ok(bytes)
     }
 
-    fn from_buffer(&self, kernel: &Kernel, mut bytes: Vec<u8>) -> Called<Vec<u8>> {
+    fn gather_buffer(&self, kernel: &Kernel, mut bytes: Vec<u8>) -> Called<Vec<u8>> {
         const END: usize = 0;
         const POINTER: usize = 1;
         const SIZE: usize = 2;

@@ -336,6 +336,22 @@ extern "C" fn cuMemPoolTrimTo(_pool: usize, _bytes: usize) -> Code {
     call_initialized(|_| Ok(()))
 }
 
+/// `cuMemPoolGetAttribute`: all of them are 0.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuMemPoolGetAttribute(_pool: usize, attribute: c_int, value: *mut c_void) -> Code {
+    const FIRST_OF_64_BITS: c_int = 4;
+    call_initialized(|_| {
+        // SAFETY: the caller gives a place for a number of 32 or 64 bits, as the attribute is.
+        unsafe {
+            if attribute < FIRST_OF_64_BITS {
+                give(value.cast::<u32>(), 0)
+            } else {
+                give(value.cast::<u64>(), 0)
+            }
+        }
+    })
+}
+
 /// `cuMemPoolSetAttribute`: thresholds change nothing.
 #[unsafe(no_mangle)]
 extern "C" fn cuMemPoolSetAttribute(_pool: usize, _attribute: c_int, _value: *mut c_void) -> Code {

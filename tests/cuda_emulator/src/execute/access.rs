@@ -3,12 +3,10 @@
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use super::check::Context;
-use super::races::Record;
-use super::shared::{SharedRecord, State};
 use super::warp::{Flow, Warp};
 use super::window;
-use crate::finding::{Checked, Kind};
-use crate::ptx::{Address, AtomicKind, Instruction, Op, Register, Space};
+use crate::finding::Checked;
+use crate::ptx::{Address, AtomicKind, Instruction, Op, Space};
 use crate::rows::{LANES, Row, lanes};
 
 /// What an access does to memory.
@@ -156,7 +154,15 @@ impl Warp {
             }
             Space::Local => self.check_local(context, addresses, bytes, active, site)?,
             _ => {
-                self.check_global_access(context, addresses, (bytes, &[bytes; LANES]), active, site, access)?;
+                self.check_global_access(
+                    context,
+                    addresses,
+                    (bytes, &[bytes; LANES]),
+                    active,
+                    site,
+                    access,
+                    Some(op),
+                )?;
                 context.counts.global(site, addresses, bytes, active, counting);
             }
         }
@@ -236,209 +242,6 @@ impl Warp {
         };
         let count = bytes as usize;
         memory[start..start + count].copy_from_slice(&value.to_le_bytes()[..count]);
-    }
-
-    fn misaligned<T>(&self, context: &Context<'_>, lane: usize, address: u64, bytes: u32, site: u16) -> Checked<T> {
-        let place = context.site(site as usize);
-        let what = format!("{place}: {bytes} bytes at address {address:#x}, which is no multiple of {bytes}");
-        context.finding(Kind::Misaligned, self.thread(lane), what)
-    }
-
-    fn check_local(&self, context: &Context<'_>, addresses: &Row, bytes: u32, active: u32, site: u16) -> Checked<()> {
-        let size = (self.local.len() / LANES) as u64;
-        for lane in lanes(active) {
-            let address = addresses[lane];
-            if !address.is_multiple_of(u64::from(bytes)) {
-                return self.misaligned(context, lane, address, bytes, site);
-            }
-            if address.saturating_add(u64::from(bytes)) > size {
-                let place = context.site(site as usize);
-                let what = format!(
-                    "{place}: {bytes} bytes at byte {} of {size} bytes of local memory",
-                    address as i64
-                );
-                return context.finding(Kind::OutOfBounds, self.thread(lane), what);
-            }
-        }
-        Ok(())
-    }
-
-    /// Bounds, alignment and validity in shared memory.
-    #[expect(clippy::too_many_arguments, reason = "the facts of one access")]
-    pub fn check_shared(
-        &self,
-        context: &Context<'_>,
-        addresses: &Row,
-        bytes: u32,
-        align: u32,
-        active: u32,
-        site: u16,
-        writes: bool,
-    ) -> Checked<()> {
-        let size = context.shared.bytes.len() as u64;
-        for lane in lanes(active) {
-            let address = addresses[lane];
-            if address & u64::from(align - 1) != 0 {
-                return self.misaligned(context, lane, address, align, site);
-            }
-            if address.saturating_add(u64::from(bytes)) > size {
-                let place = context.site(site as usize);
-                let verb = if writes { "writes" } else { "reads" };
-                let what = format!(
-                    "{place}: {verb} {bytes} bytes at byte {} of {size} bytes of shared memory",
-                    address as i32
-                );
-                return context.finding(Kind::OutOfBounds, self.thread(lane), what);
-            }
-            if !writes && let Some((at, state)) = context.shared.unreadable(address as usize, bytes as usize) {
-                let place = context.site(site as usize);
-                let what = context.describe_shared(at);
-                let thread = self.thread(lane);
-                return match state {
-                    State::Copying => {
-                        let what = format!("{place}: reads {what} while cp.async is still writing it");
-                        context.finding(Kind::CopyNotAwaited, thread, what)
-                    }
-                    _ => context.finding(Kind::Uninitialized, thread, format!("{place}: reads {what}")),
-                };
-            }
-        }
-        Ok(())
-    }
-
-    /// Races in shared memory, and what is written by this.
-    #[expect(clippy::too_many_arguments, reason = "the facts of one access")]
-    fn note_shared(
-        &self,
-        context: &mut Context<'_>,
-        addresses: &Row,
-        bytes: u32,
-        active: u32,
-        site: u16,
-        access: Access,
-        op: &Op,
-    ) -> Checked<()> {
-        if !context.run.settings.checked {
-            return Ok(());
-        }
-        let clock = context.clocks.of(self.index);
-        for lane in lanes(active) {
-            let (start, thread) = (addresses[lane] as usize, self.thread(lane));
-            let record = |mask| SharedRecord::new(thread, site, clock, mask, access.atomic);
-            let found = context
-                .shared
-                .access(start, bytes as usize, record, access.writes, &context.clocks);
-            if let Some(other) = found
-                && !(other.0.site() == site as usize && self.same_value(op, addresses, lane, other.0.thread()))
-            {
-                return context.shared_race(thread, site, access.writes, start, other);
-            }
-            if access.writes {
-                context.shared.mark(start, bytes as usize, State::Written);
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether a lane and another thread of the warp store the same values at the same place in this instruction.
-    fn same_value(&self, op: &Op, addresses: &Row, lane: usize, other: u32) -> bool {
-        let other_lane = other as usize % LANES;
-        let Op::Store { from, .. } = op else { return false };
-        let same = |register: &Register| {
-            let row = &self.registers[*register as usize];
-            row[lane] == row[other_lane]
-        };
-        other as usize / LANES == self.index && addresses[lane] == addresses[other_lane] && from.iter().all(same)
-    }
-
-    /// Bounds, alignment and races in device memory. The accesses may be shorter than what is aligned.
-    pub fn check_global_access(
-        &self,
-        context: &mut Context<'_>,
-        addresses: &Row,
-        (align, bytes): (u32, &[u32; LANES]),
-        active: u32,
-        site: u16,
-        access: Access,
-    ) -> Checked<()> {
-        let view = context.run.view;
-        let mut hint = context.hints[site as usize] as usize;
-        for lane in lanes(active) {
-            let address = addresses[lane];
-            let end = address.saturating_add(u64::from(bytes[lane]));
-            if address & u64::from(align - 1) != 0 {
-                return self.misaligned(context, lane, address, align, site);
-            }
-            let fits = |region: &crate::memory::Region| region.start <= address && end <= region.end;
-            if !view.regions.get(hint).is_some_and(|region| fits(region) && region.live) {
-                hint = self.find_region(context, lane, address, bytes[lane], site, access)?;
-                context.hints[site as usize] = hint as u32;
-            }
-            if context.run.races.is_some() {
-                self.note_global(context, hint, address, bytes[lane], lane, site, access)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn find_region(
-        &self,
-        context: &Context<'_>,
-        lane: usize,
-        address: u64,
-        bytes: u32,
-        site: u16,
-        access: Access,
-    ) -> Checked<usize> {
-        let view = context.run.view;
-        let found = view.find(address);
-        let region = found.map(|at| &view.regions[at]);
-        match (found, region) {
-            (Some(at), Some(region)) if region.live && address + u64::from(bytes) <= region.end => return Ok(at),
-            _ => {}
-        }
-        let place = context.site(site as usize);
-        let verb = if access.writes { "writes" } else { "reads" };
-        let what = format!("{place}: {verb} {bytes} bytes at {}", view.describe(address));
-        let kind = match region {
-            Some(region) if !region.live => Kind::UseAfterFree,
-            _ => Kind::OutOfBounds,
-        };
-        context.finding(kind, self.thread(lane), what)
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the facts of one access")]
-    fn note_global(
-        &self,
-        context: &Context<'_>,
-        region: usize,
-        address: u64,
-        bytes: u32,
-        lane: usize,
-        site: u16,
-        access: Access,
-    ) -> Checked<()> {
-        let (Some(races), thread) = (&context.run.races, self.thread(lane)) else {
-            return Ok(());
-        };
-        let Some(place) = context.run.view.regions.get(region) else {
-            return Ok(());
-        };
-        let (start, count) = ((address - place.start) as usize, bytes as usize);
-        let words = ((place.end - place.start) as usize).div_ceil(4);
-        let clock = context.clocks.of(self.index);
-        for word in start / 4..(start + count).div_ceil(4) {
-            let (low, high) = (
-                start.max(4 * word) - 4 * word,
-                (start + count).min(4 * word + 4) - 4 * word,
-            );
-            let mask = ((1u32 << high) - (1 << low)) as u8;
-            let record = Record::new(u64::from(context.linear), thread, site, clock, mask, access.atomic);
-            if let Some(other) = races.access(region, words, word, record, access.writes, &context.clocks) {
-                return context.global_race(thread, site, access.writes, address, other);
-            }
-        }
-        Ok(())
     }
 
     /// `ldmatrix`: rows of 16 bytes, their addresses in the lanes 0 to 7 for the first matrix and so on. Lane l receives

@@ -79,6 +79,7 @@ impl Warp {
             reads,
             *site,
             super::access::Access::READ,
+            None,
         )?;
         context
             .counts
@@ -126,7 +127,7 @@ impl Warp {
     /// Notes that a lane's part of a copy writes shared memory.
     fn note(&self, context: &mut Context<'_>, copy: &Copy, lane: usize) -> Checked<()> {
         let (thread, clock) = (self.thread(lane), context.clocks.of(self.index));
-        let record = |mask| SharedRecord::new(thread, copy.site, clock, mask, false);
+        let record = SharedRecord::new(thread, false, copy.site, clock, false);
         let (start, count) = (copy.to[lane], copy.bytes as usize);
         match context.shared.access(start, count, record, true, &context.clocks) {
             Some(other) => context.shared_race(thread, copy.site, true, start, other),

@@ -91,16 +91,17 @@ pub fn multiply(
     let mut left = [[0f32; DEPTH]; ROWS];
     let mut right = [[0f32; COLUMNS]; DEPTH];
     let mut sums = [[0f32; COLUMNS]; ROWS];
+    let word = |register: Register, lane: usize| registers[register as usize][lane];
     for lane in 0..LANES {
         for (at, register) in a.iter().enumerate() {
-            let (values, count) = elements(kind, registers[*register as usize][lane]);
+            let (values, count) = elements(kind, word(*register, lane));
             for (element, value) in values.iter().enumerate().take(count) {
                 let (row, k) = place_of_a(kind, lane, at, element);
                 left[row][k] = *value;
             }
         }
         for (at, register) in b.iter().enumerate() {
-            let (values, count) = elements(kind, registers[*register as usize][lane]);
+            let (values, count) = elements(kind, word(*register, lane));
             for (element, value) in values.iter().enumerate().take(count) {
                 let (k, column) = place_of_b(kind, lane, at, element);
                 right[k][column] = *value;
@@ -109,10 +110,10 @@ pub fn multiply(
         for element in 0..4 {
             let (row, column) = place_of_c(lane, element);
             sums[row][column] = if half_sums {
-                let word = registers[c[element / 2] as usize][lane];
-                HALVES[(word >> (16 * (element % 2))) as usize & 0xffff]
+                let pair = word(c[element / 2], lane);
+                HALVES[(pair >> (16 * (element % 2))) as usize & 0xffff]
             } else {
-                f32::from_bits(registers[c[element] as usize][lane] as u32)
+                f32::from_bits(word(c[element], lane) as u32)
             };
         }
     }
@@ -129,19 +130,17 @@ pub fn multiply(
         },
     );
     for (at, register) in d.iter().enumerate() {
-        for lane in 0..LANES {
-            let value = |element: usize| {
-                let (row, column) = place_of_c(lane, element);
-                sums[row][column]
-            };
-            registers[*register as usize][lane] = if half_sums {
-                let half = |element: usize| encode(Type::F16, f64::from(value(element)), Rounding::Nearest);
+        let value = |lane: usize, element: usize| {
+            let (row, column) = place_of_c(lane, element);
+            sums[row][column]
+        };
+        registers[*register as usize] = std::array::from_fn(|lane| {
+            if half_sums {
+                let half = |element: usize| encode(Type::F16, f64::from(value(lane, element)), Rounding::Nearest);
                 half(2 * at) | half(2 * at + 1) << 16
-            } else if value(at).is_nan() {
-                0x7fff_ffff
             } else {
-                u64::from(value(at).to_bits())
-            };
-        }
+                encode(Type::F32, f64::from(value(lane, at)), Rounding::Nearest)
+            }
+        });
     }
 }

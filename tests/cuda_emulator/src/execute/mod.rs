@@ -14,6 +14,8 @@ mod exchange;
 mod matrix;
 mod races;
 mod shared;
+mod step;
+mod verify;
 mod warp;
 
 use std::sync::Arc;

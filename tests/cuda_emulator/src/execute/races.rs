@@ -83,8 +83,12 @@ pub trait Order {
 
 /// Accesses of a launch, by region of memory.
 pub struct GlobalShadow {
-    regions: Vec<OnceLock<Vec<OnceLock<Box<[AtomicU64]>>>>>,
+    /// By region: its pages, both made when they are first touched.
+    regions: Vec<OnceLock<Vec<Page>>>,
 }
+
+/// Entries of [`PAGE`] words.
+type Page = OnceLock<Box<[AtomicU64]>>;
 
 impl GlobalShadow {
     /// An empty table.

@@ -6,11 +6,11 @@
 
 use std::collections::HashMap;
 
-use super::scope::{Declared, Pending, Scope, Symbol, number};
+use super::scope::{Declared, Pending, Scope, Symbol};
 use super::text::{FunctionText, ModuleText, Statement, VariableText, statements};
 use super::{
-    Address, Class, Constant, Guard, Instruction, Kernel, Location, Op, PredicateOperand, PtxError, Register,
-    SharedVariable, Space, Special, Type, Variable, operation,
+    Class, Constant, Guard, Instruction, Kernel, Location, Op, PtxError, Register, SharedVariable, Type, Variable,
+    operation,
 };
 
 /// Calls within calls at most; more is taken for recursion.
@@ -21,24 +21,24 @@ const END: &str = "end of function";
 
 /// A kernel being made.
 pub struct Lowering<'a> {
-    module: &'a ModuleText,
-    variables: &'a [Variable],
-    code: Vec<Instruction>,
-    registers: usize,
-    predicates: usize,
-    constants: HashMap<Constant, Register>,
-    scopes: Vec<Scope>,
+    pub(super) module: &'a ModuleText,
+    pub(super) variables: &'a [Variable],
+    pub(super) code: Vec<Instruction>,
+    pub(super) registers: usize,
+    pub(super) predicates: usize,
+    pub(super) constants: HashMap<Constant, Register>,
+    pub(super) scopes: Vec<Scope>,
     /// By name and line of the declaration.
-    shared_offsets: HashMap<(String, u32), u32>,
-    shared: Vec<SharedVariable>,
-    static_shared: u32,
-    local_bytes: u32,
-    sites: Vec<u32>,
-    locations: Vec<Location>,
-    known_locations: HashMap<Location, u32>,
-    place: u32,
-    depth: usize,
-    guard: Option<Guard>,
+    pub(super) shared_offsets: HashMap<(String, u32), u32>,
+    pub(super) shared: Vec<SharedVariable>,
+    pub(super) static_shared: u32,
+    pub(super) local_bytes: u32,
+    pub(super) sites: Vec<u32>,
+    pub(super) locations: Vec<Location>,
+    pub(super) known_locations: HashMap<Location, u32>,
+    pub(super) place: u32,
+    pub(super) depth: usize,
+    pub(super) guard: Option<Guard>,
     /// Whether an atomic operation on device memory was met.
     pub has_global_atomics: bool,
     /// Line of the PTX text.
@@ -452,132 +452,6 @@ impl<'a> Lowering<'a> {
         self.constants.insert(constant, at);
         at
     }
-
-    fn stack_slot(&mut self, declared: &Declared) -> Symbol {
-        let offset = self.local_bytes.next_multiple_of(declared.align.max(4));
-        self.local_bytes = offset + declared.bytes();
-        Symbol::Memory(Constant::Value(u64::from(offset)), Space::Local)
-    }
-
-    fn stack_slots(&mut self, declarations: &[VariableText]) -> Result<Vec<Symbol>, PtxError> {
-        let declared = declarations.iter().map(Declared::parse);
-        declared.map(|declared| Ok(self.stack_slot(&declared?))).collect()
-    }
-
-    fn shared_variable(&mut self, text: &VariableText) -> Result<Symbol, PtxError> {
-        let declared = Declared::parse(text)?;
-        if declared.count.is_none() {
-            return Ok(Symbol::Memory(Constant::DynamicShared, Space::Shared));
-        }
-        let key = (declared.name.clone(), text.line);
-        let offset = match self.shared_offsets.get(&key) {
-            Some(offset) => *offset,
-            None => {
-                let offset = self.static_shared.next_multiple_of(declared.align);
-                self.static_shared = offset + declared.bytes();
-                self.shared_offsets.insert(key, offset);
-                self.shared.push(SharedVariable {
-                    name: source_name(&declared.name),
-                    offset,
-                    bytes: declared.bytes(),
-                });
-                offset
-            }
-        };
-        Ok(Symbol::Memory(Constant::Value(u64::from(offset)), Space::Shared))
-    }
-
-    /// What a name stands for.
-    pub fn symbol(&mut self, name: &str) -> Result<Symbol, PtxError> {
-        for scope in self.scopes.iter().rev() {
-            if let Some(symbol) = scope.names.get(name) {
-                return Ok(*symbol);
-            }
-            if scope.closed {
-                break;
-            }
-        }
-        if let Some(at) = self.variables.iter().position(|variable| variable.name == name) {
-            return Ok(Symbol::Memory(Constant::Variable(at), Space::Global));
-        }
-        for text in self.module.variables.iter().filter(|text| text.space == "shared") {
-            if Declared::parse(text)?.name == name {
-                return self.shared_variable(text);
-            }
-        }
-        self.error(format!("unknown name {name}"))
-    }
-
-    /// The register of an operand: a register, a literal, a special register or an address.
-    pub fn register(&mut self, text: &str, ty: Type) -> Result<Register, PtxError> {
-        if let Some(value) = number(text, ty) {
-            return Ok(self.constant(Constant::Value(value)));
-        }
-        if let Some(special) = special(text) {
-            let to = self.fresh();
-            let guard = self.guard.take();
-            self.emit(Op::Special { special, to }, Class::Integer);
-            self.guard = guard;
-            return Ok(to);
-        }
-        match self.symbol(text)? {
-            Symbol::Register(register, _) => Ok(register),
-            Symbol::Memory(constant, _) => Ok(self.constant(constant)),
-            Symbol::Predicate(_) => self.error(format!("predicate {text} where a register should be")),
-            Symbol::Parameter(_) => self.error(format!("the address of the kernel's parameter {text} is taken")),
-        }
-    }
-
-    /// A destination and its declared type; none for `_`.
-    pub fn destination(&mut self, text: &str) -> Result<Option<(Register, Type)>, PtxError> {
-        if text == "_" {
-            return Ok(None);
-        }
-        match self.symbol(text)? {
-            Symbol::Register(register, ty) => Ok(Some((register, ty))),
-            _ => self.error(format!("{text} is no register")),
-        }
-    }
-
-    /// `p` or `!p`; also a literal, which is a comparison's worth.
-    pub fn predicate(&mut self, text: &str) -> Result<PredicateOperand, PtxError> {
-        let (negated, name) = match text.strip_prefix('!') {
-            Some(name) => (true, name.trim()),
-            None => (false, text),
-        };
-        match self.symbol(name)? {
-            Symbol::Predicate(predicate) => Ok(Guard { predicate, negated }),
-            _ => self.error(format!("{name} is no predicate")),
-        }
-    }
-
-    /// `[base+offset]`: the address and the space of a variable; an offset among a kernel's parameters instead, if the
-    /// base is one.
-    pub fn address(&mut self, text: &str) -> Result<(Result<Address, u32>, Option<Space>), PtxError> {
-        let inner = text.trim_start_matches('[').trim_end_matches(']').trim();
-        let (base, offset) = match inner.rfind('+') {
-            Some(at) => (inner[..at].trim(), inner[at + 1..].trim()),
-            None => (inner, "0"),
-        };
-        let Some(offset) = number(offset, Type::U64) else {
-            return self.error(format!("offset {offset} of {text} is no number"));
-        };
-        let offset = offset as i64;
-        if number(base, Type::U64).is_none()
-            && let Symbol::Parameter(start) = self.symbol(base)?
-        {
-            return Ok((Err(start.wrapping_add(offset as u32)), None));
-        }
-        let space = match number(base, Type::U64) {
-            None => match self.symbol(base)? {
-                Symbol::Memory(_, space) => Some(space),
-                _ => None,
-            },
-            Some(_) => None,
-        };
-        let base = self.register(base, Type::U64)?;
-        Ok((Ok(Address { base, offset }), space))
-    }
 }
 
 /// NVRTC puts the current folder before the names it is told.
@@ -585,53 +459,4 @@ fn relative(name: &str) -> String {
     let folder = std::env::current_dir().unwrap_or_default();
     let path = std::path::Path::new(name);
     path.strip_prefix(folder).unwrap_or(path).to_string_lossy().into_owned()
-}
-
-/// The name in the sources of `_ZZ9group_sumjfE9sum_terms` and the like: what stands behind the last length.
-fn source_name(mangled: &str) -> String {
-    if !mangled.starts_with("_Z") {
-        return mangled.to_string();
-    }
-    let bytes = mangled.as_bytes();
-    for start in 1..bytes.len() {
-        let digits = mangled[start..].bytes().take_while(u8::is_ascii_digit).count();
-        let length = mangled[start..start + digits].parse::<usize>();
-        if let (Ok(length), false) = (length, bytes[start - 1].is_ascii_digit())
-            && start + digits + length == mangled.len()
-        {
-            return mangled[start + digits..].to_string();
-        }
-    }
-    mangled.to_string()
-}
-
-fn special(text: &str) -> Option<Special> {
-    let dimension = |text: &str| ["x", "y", "z"].iter().position(|name| *name == text);
-    let name = text.strip_prefix('%')?;
-    if let Some((register, part)) = name.split_once('.') {
-        let at = dimension(part)?;
-        return Some(match register {
-            "tid" => Special::Thread(at),
-            "ntid" => Special::BlockSize(at),
-            "ctaid" => Special::Block(at),
-            "nctaid" => Special::GridSize(at),
-            _ => return None,
-        });
-    }
-    Some(match name {
-        "laneid" => Special::Lane,
-        "warpid" => Special::Warp,
-        "nwarpid" => Special::Warps,
-        "lanemask_eq" => Special::LaneMask(|lane| 1 << lane),
-        "lanemask_le" => Special::LaneMask(|lane| u32::MAX >> (31 - lane)),
-        "lanemask_lt" => Special::LaneMask(|lane| (1 << lane) - 1),
-        "lanemask_ge" => Special::LaneMask(|lane| u32::MAX << lane),
-        "lanemask_gt" => Special::LaneMask(|lane| (u32::MAX << lane) & !(1 << lane)),
-        "clock" | "clock64" | "clock_hi" | "globaltimer" | "globaltimer_lo" => Special::Clock,
-        "smid" => Special::Multiprocessor,
-        "nsmid" => Special::Multiprocessors,
-        "dynamic_smem_size" => Special::DynamicShared,
-        "total_smem_size" => Special::TotalShared,
-        _ => return None,
-    })
 }

@@ -10,16 +10,19 @@ mod instruction;
 mod lower;
 mod mnemonic;
 mod module;
+mod op;
+mod operand;
 mod operation;
 mod scope;
 mod text;
 
 pub use instruction::{
-    Address, Arithmetic, AtomicKind, BarrierKind, Class, Guard, Instruction, Location, Logic, MatrixKind, Op,
+    Address, Arithmetic, AtomicKind, BarrierKind, Class, Guard, Instruction, Location, Logic, MatrixKind,
     PredicateOperand, Reduction, Register, ShuffleKind, Space, Special, VoteKind,
 };
 pub use mnemonic::{Mnemonic, Type};
 pub use module::{Constant, Kernel, Module, SharedVariable, Variable};
+pub use op::Op;
 
 /// Why a module does not load.
 #[derive(Debug, thiserror::Error)]
