@@ -1,132 +1,183 @@
-// Linear layers (src/ops/gemm): c[m, n] = sum over depth of a b, plus what happens to c on its way out.
+// Linear layers in f32 (src/ops/gemm): c[m, n] = sum over depth of a b, plus what happens to c on its way out.
 //
-// One block computes a 64 x 64 tile of c. It walks the depth in steps of 16: the steps of a and b lie in shared memory
-// as [16][64], in quads of 4, so that every product of the inner loop is two float4 loads and sixteen fused multiply-adds
-// into the 4 x 4 elements of c that a thread holds in registers. Each operand is read 1/64 as often as a product needs
-// it. A line of 16 quads is padded by one, which spreads columns of lines over the memory's banks.
+// One block computes a tile of TILE_ROWS x TILE_COLUMNS of c, one thread PART_ROWS x PART_COLUMNS of it in registers, as
+// quads of rows by quads of columns that lie a tile's width apart, so that neighbouring threads read and write
+// neighbouring quads. The block walks the depth in steps of 16; the steps of a and b lie in shared memory as
+// [depth][rows or columns], twice: while one is multiplied the next is being copied, with one barrier a step. Per step a
+// thread reads PART_ROWS + PART_COLUMNS words of shared memory for PART_ROWS x PART_COLUMNS multiply-adds (at 8 x 8 a
+// quarter of a word each), and the block reads each operand's words once.
 //
-// Elements beyond the matrices (and rows beyond the live count) enter as zero and are never written.
+// Where an operand's rows run along the depth, copies of single words turn it: a warp copies 8 depths of 4 rows, and a
+// line has 4 words more than the tile, so that neither global nor shared memory sees a conflict. Elements beyond the
+// matrices (and rows beyond the live count) enter as zero and are never written. Every element of c is one chain of fused
+// multiply-adds in the order of the depth: the same bits for all tiles.
 
+#include "common/async.cuh"
 #include "common/math.cuh"
-#include "common/step.cuh"
+#include "common/stored.cuh"
 
-static_assert(TILE_ROWS == 64 && TILE_COLUMNS == 64 && THREADS == 256, "a thread holds 4 x 4 of the tile");
-constexpr u32 TILE = TILE_ROWS;
-constexpr u32 DEPTH = 16;
-constexpr u32 LINE = 17; // quads of a line of 64 elements, and one of padding
+static_assert(sizeof(Stored) == 4, "elements of two bytes have gemm_half.cu");
+constexpr u32 ROW_LINE = TILE_ROWS + 4; // floats from a depth to the next
+constexpr u32 COLUMN_LINE = TILE_COLUMNS + 4;
+constexpr u32 THREADS_DOWN = TILE_ROWS / PART_ROWS;
+constexpr u32 THREADS_ACROSS = TILE_COLUMNS / PART_COLUMNS;
+static_assert(THREADS == THREADS_DOWN * THREADS_ACROSS, "a thread for each part");
 
-// The 4 x 4 elements of c that a thread holds.
+// The elements of c that a thread holds.
 struct Part {
-    float at[16];
+    float at[PART_ROWS][PART_COLUMNS];
 };
 
-// Row and column of c.
-struct Place {
-    u32 row;
-    u32 column;
-};
-
-// Where an element of a thread's part lies.
-__device__ __forceinline__ Place place(u32 element) {
-    const u32 thread = threadIdx.x;
-    return {blockIdx.y * TILE + 4 * (thread / 16) + element / 4, blockIdx.x * TILE + 4 * (thread % 16) + element % 4};
-}
-
-// An operand as it lies in memory, row by row.
+// An operand as it lies in memory, row by row; its parts outside are taken as zero and never read.
 struct Matrix {
     const float* data;
     u32 rows;
     u32 columns;
-
-    // An element, zero outside.
-    __device__ __forceinline__ float at(u32 row, u32 column) const {
-        return row < rows && column < columns ? data[row * columns + column] : 0.0f;
-    }
-
-    // Four rows of one column.
-    __device__ __forceinline__ float4 down(u32 row, u32 column) const {
-        return make_float4(at(row, column), at(row + 1, column), at(row + 2, column), at(row + 3, column));
-    }
-
-    // Four columns of one row.
-    __device__ __forceinline__ float4 along(u32 row, u32 column) const {
-        return make_float4(at(row, column), at(row, column + 1), at(row, column + 2), at(row, column + 3));
-    }
 };
 
 // The steps of a and b that a block works on.
 struct Tiles {
-    float4 a[DEPTH * LINE];
-    float4 b[DEPTH * LINE];
+    float4 a[DEPTH * ROW_LINE / 4];    // [DEPTH][ROW_LINE]
+    float4 b[DEPTH * COLUMN_LINE / 4]; // [DEPTH][COLUMN_LINE]
 };
+
+// First row and column of the block's tile.
+__device__ __forceinline__ u32 tile_row() {
+    return blockIdx.y * TILE_ROWS;
+}
+
+__device__ __forceinline__ u32 tile_column() {
+    return blockIdx.x * TILE_COLUMNS;
+}
+
+// Copies SIZE rows by DEPTH columns of an operand whose rows run along the depth, turned: [DEPTH][SIZE].
+template <u32 SIZE>
+__device__ __forceinline__ void copy_turned(float4* tile, const Matrix& matrix, u32 row, u32 depth) {
+    float* to = reinterpret_cast<float*>(tile);
+#pragma unroll
+    for (u32 i = threadIdx.x; i < DEPTH * SIZE; i += THREADS) {
+        const u32 across = i % 8 + i / 32 % (DEPTH / 8) * 8;
+        const u32 high = i / 8 % 4 + i / (4 * DEPTH) * 4;
+        const bool inside = row + high < matrix.rows && depth + across < matrix.columns;
+        const float* from = matrix.data + static_cast<size_t>(row + high) * matrix.columns + depth + across;
+        copy_async<4>(to + across * (SIZE + 4) + high, from, inside);
+    }
+}
+
+// Copies DEPTH rows by SIZE columns of an operand whose rows run across the depth.
+template <u32 SIZE>
+__device__ __forceinline__ void copy_straight(float4* tile, const Matrix& matrix, u32 depth, u32 column) {
+    if (matrix.columns % 4 == 0) {
+#pragma unroll
+        for (u32 i = threadIdx.x; i < DEPTH * SIZE / 4; i += THREADS) {
+            const u32 row = depth + i / (SIZE / 4);
+            const u32 at = column + i % (SIZE / 4) * 4;
+            const float* from = matrix.data + static_cast<size_t>(row) * matrix.columns + at;
+            copy_async<16>(tile + i / (SIZE / 4) * (SIZE / 4 + 1) + i % (SIZE / 4), from, row < matrix.rows && at < matrix.columns);
+        }
+    } else {
+        float* to = reinterpret_cast<float*>(tile);
+#pragma unroll 1
+        for (u32 i = threadIdx.x; i < DEPTH * SIZE; i += THREADS) {
+            const u32 row = depth + i / SIZE;
+            const u32 at = column + i % SIZE;
+            const float* from = matrix.data + static_cast<size_t>(row) * matrix.columns + at;
+            copy_async<4>(to + i / SIZE * (SIZE + 4) + i % SIZE, from, row < matrix.rows && at < matrix.columns);
+        }
+    }
+}
 
 // c += one step of the product.
 __device__ __forceinline__ void multiply(Part& c, const Tiles& tiles) {
-    const u32 thread = threadIdx.x;
-    __syncthreads();
+    const u32 down = threadIdx.x / THREADS_ACROSS;
+    const u32 across = threadIdx.x % THREADS_ACROSS;
 #pragma unroll
     for (u32 depth = 0; depth < DEPTH; depth += 1) {
-        const float4 left = tiles.a[depth * LINE + thread / 16];
-        const float4 right = tiles.b[depth * LINE + thread % 16];
-        const float rows[4] = {left.x, left.y, left.z, left.w};
-        const float columns[4] = {right.x, right.y, right.z, right.w};
+        Run<4> left[PART_ROWS / 4];
+        Run<4> right[PART_COLUMNS / 4];
 #pragma unroll
-        for (u32 i = 0; i < 4; i += 1) {
+        for (u32 i = 0; i < PART_ROWS / 4; i += 1) {
+            left[i] = load<4>(reinterpret_cast<const float*>(tiles.a + depth * (ROW_LINE / 4) + i * THREADS_DOWN + down));
+        }
 #pragma unroll
-            for (u32 j = 0; j < 4; j += 1) {
-                c.at[4 * i + j] = fmaf(rows[i], columns[j], c.at[4 * i + j]);
+        for (u32 j = 0; j < PART_COLUMNS / 4; j += 1) {
+            right[j] = load<4>(reinterpret_cast<const float*>(tiles.b + depth * (COLUMN_LINE / 4) + j * THREADS_ACROSS + across));
+        }
+#pragma unroll
+        for (u32 i = 0; i < PART_ROWS; i += 1) {
+#pragma unroll
+            for (u32 j = 0; j < PART_COLUMNS; j += 1) {
+                c.at[i][j] = fmaf(left[i / 4].at[i % 4], right[j / 4].at[j % 4], c.at[i][j]);
             }
         }
     }
-    __syncthreads();
 }
 
-// The block's tile of a product. load(tiles, row, column, depth, high, across) brings a thread's quads of one step.
-template <typename Load>
-__device__ __forceinline__ Part product(u32 depths, Load load) {
-    __shared__ Tiles tiles;
+// The block's tile of a product; copy(tiles, depth) begins to bring one step.
+template <typename Copy>
+__device__ __forceinline__ Part product(u32 depths, Copy copy) {
+    __shared__ Tiles tiles[2];
     Part c = {};
-    const u32 thread = threadIdx.x;
+    copy(tiles[0], 0);
+    commit_copies();
+#pragma unroll 1
     for (u32 depth = 0; depth < depths; depth += DEPTH) {
-        load(tiles, blockIdx.y * TILE, blockIdx.x * TILE, depth, thread / 16, thread % 16);
-        multiply(c, tiles);
+        wait_copies<0>();
+        __syncthreads(); // this step has arrived, and the one before has been multiplied by all
+        const u32 step = depth / DEPTH;
+        if (depth + DEPTH < depths) {
+            copy(tiles[(step + 1) % 2], depth + DEPTH);
+        }
+        commit_copies();
+        multiply(c, tiles[step % 2]);
     }
     return c;
 }
 
-// The products. Each thread loads one quad of each operand a step; neighbouring threads load neighbouring words: along
-// the depth where an operand's rows run along the depth (high, then across), else along the result.
-
 // x W^T
 __device__ __forceinline__ Part x_times_w(const Matrix& x, const Matrix& w) {
-    return product(x.columns, [&](Tiles& tiles, u32 row, u32 column, u32 depth, u32 high, u32 across) {
-        tiles.a[across * LINE + high] = x.down(row + 4 * high, depth + across);
-        tiles.b[across * LINE + high] = w.down(column + 4 * high, depth + across);
+    return product(x.columns, [&](Tiles& tiles, u32 depth) {
+        copy_turned<TILE_ROWS>(tiles.a, x, tile_row(), depth);
+        copy_turned<TILE_COLUMNS>(tiles.b, w, tile_column(), depth);
     });
 }
 
 // dy W
 __device__ __forceinline__ Part dy_times_w(const Matrix& dy, const Matrix& w) {
-    return product(dy.columns, [&](Tiles& tiles, u32 row, u32 column, u32 depth, u32 high, u32 across) {
-        tiles.a[across * LINE + high] = dy.down(row + 4 * high, depth + across);
-        tiles.b[high * LINE + across] = w.along(depth + high, column + 4 * across);
+    return product(dy.columns, [&](Tiles& tiles, u32 depth) {
+        copy_turned<TILE_ROWS>(tiles.a, dy, tile_row(), depth);
+        copy_straight<TILE_COLUMNS>(tiles.b, w, depth, tile_column());
     });
 }
 
 // dy^T x
 __device__ __forceinline__ Part dy_times_x(const Matrix& dy, const Matrix& x) {
-    return product(dy.rows, [&](Tiles& tiles, u32 row, u32 column, u32 depth, u32 high, u32 across) {
-        tiles.a[high * LINE + across] = dy.along(depth + high, row + 4 * across);
-        tiles.b[high * LINE + across] = x.along(depth + high, column + 4 * across);
+    return product(dy.rows, [&](Tiles& tiles, u32 depth) {
+        copy_straight<TILE_ROWS>(tiles.a, dy, depth, tile_row());
+        copy_straight<TILE_COLUMNS>(tiles.b, x, depth, tile_column());
     });
+}
+
+// Hands out the thread's part: write(row, column, four neighbouring sums) for every quad of it.
+template <typename Write>
+__device__ __forceinline__ void finish(const Part& c, Write write) {
+#pragma unroll
+    for (u32 i = 0; i < PART_ROWS; i += 1) {
+        const u32 row = tile_row() + 4 * (i / 4 * THREADS_DOWN + threadIdx.x / THREADS_ACROSS) + i % 4;
+#pragma unroll
+        for (u32 j = 0; j < PART_COLUMNS; j += 4) {
+            const u32 column = tile_column() + 4 * (j / 4 * THREADS_ACROSS + threadIdx.x % THREADS_ACROSS);
+            write(row, column, Run<4>{c.at[i][j], c.at[i][j + 1], c.at[i][j + 2], c.at[i][j + 3]});
+        }
+    }
 }
 
 // y = x W^T + b
 extern "C" __global__ void __launch_bounds__(THREADS) gemm_forward(
-    const float* __restrict__ x, // [rows, k]
-    const float* __restrict__ w, // [n, k]
-    const float* __restrict__ b, // [1, n]
-    float* __restrict__ y,       // [rows, n]
+    const Stored* __restrict__ x, // [rows, k]
+    const Stored* __restrict__ w, // [n, k]
+    const float* __restrict__ b,  // [1, n]
+    Stored* __restrict__ y,       // [rows, n]
     const StepParams* __restrict__ step_params,
     u32 rows,
     u32 rows_count,
@@ -134,27 +185,29 @@ extern "C" __global__ void __launch_bounds__(THREADS) gemm_forward(
     u32 n,
     u32 k) {
     const u32 live_rows = live(step_params, rows, rows_count, rows_start);
-    if (blockIdx.y * TILE >= live_rows) {
+    if (tile_row() >= live_rows) {
         return;
     }
     const Part c = x_times_w({x, live_rows, k}, {w, n, k});
+    finish(c, [&](u32 row, u32 column, Run<4> sums) {
+        if (row < live_rows) {
+            const Run<4> bias = load_row<4>(b, column, n);
 #pragma unroll
-    for (u32 element = 0; element < 16; element += 1) {
-        const Place at = place(element);
-        const float sum = c.at[element];
-        if (at.row < live_rows && at.column < n) {
-            y[at.row * n + at.column] = sum + b[at.column];
+            for (u32 i = 0; i < 4; i += 1) {
+                sums.at[i] += bias.at[i];
+            }
+            store_row(y + row * n, column, n, sums);
         }
-    }
+    });
 }
 
 // z = x W^T + b, a = gelu(z)
 extern "C" __global__ void __launch_bounds__(THREADS) gemm_forward_gelu(
-    const float* __restrict__ x, // [rows, k]
-    const float* __restrict__ w, // [n, k]
-    const float* __restrict__ b, // [1, n]
-    float* __restrict__ z,       // [rows, n]
-    float* __restrict__ a,       // [rows, n]
+    const Stored* __restrict__ x, // [rows, k]
+    const Stored* __restrict__ w, // [n, k]
+    const float* __restrict__ b,  // [1, n]
+    Stored* __restrict__ z,       // [rows, n]
+    Stored* __restrict__ a,       // [rows, n]
     const StepParams* __restrict__ step_params,
     u32 rows,
     u32 rows_count,
@@ -162,27 +215,30 @@ extern "C" __global__ void __launch_bounds__(THREADS) gemm_forward_gelu(
     u32 n,
     u32 k) {
     const u32 live_rows = live(step_params, rows, rows_count, rows_start);
-    if (blockIdx.y * TILE >= live_rows) {
+    if (tile_row() >= live_rows) {
         return;
     }
     const Part c = x_times_w({x, live_rows, k}, {w, n, k});
+    finish(c, [&](u32 row, u32 column, Run<4> sums) {
+        if (row < live_rows) {
+            const Run<4> bias = load_row<4>(b, column, n);
+            Run<4> activated;
 #pragma unroll
-    for (u32 element = 0; element < 16; element += 1) {
-        const Place at = place(element);
-        const float sum = c.at[element];
-        if (at.row < live_rows && at.column < n) {
-            const u32 word = at.row * n + at.column;
-            z[word] = sum + b[at.column];
-            a[word] = gelu(sum + b[at.column]);
+            for (u32 i = 0; i < 4; i += 1) {
+                sums.at[i] += bias.at[i];
+                activated.at[i] = gelu(sums.at[i]);
+            }
+            store_row(z + row * n, column, n, sums);
+            store_row(a + row * n, column, n, activated);
         }
-    }
+    });
 }
 
 // dx (+)= dy W
 extern "C" __global__ void __launch_bounds__(THREADS) gemm_backward_input(
-    const float* __restrict__ dy, // [rows, n]
-    const float* __restrict__ w,  // [n, k]
-    float* __restrict__ dx,       // [rows, k]
+    const Stored* __restrict__ dy, // [rows, n]
+    const Stored* __restrict__ w,  // [n, k]
+    Stored* __restrict__ dx,       // [rows, k]
     const StepParams* __restrict__ step_params,
     u32 rows,
     u32 rows_count,
@@ -191,27 +247,30 @@ extern "C" __global__ void __launch_bounds__(THREADS) gemm_backward_input(
     u32 k,
     u32 accumulate_dx) {
     const u32 live_rows = live(step_params, rows, rows_count, rows_start);
-    if (blockIdx.y * TILE >= live_rows) {
+    if (tile_row() >= live_rows) {
         return;
     }
     const Part c = dy_times_w({dy, live_rows, n}, {w, n, k});
+    finish(c, [&](u32 row, u32 column, Run<4> sums) {
+        if (row < live_rows) {
+            if (accumulate_dx != 0) {
+                const Run<4> old = load_row<4>(static_cast<const Stored*>(dx) + row * k, column, k);
 #pragma unroll
-    for (u32 element = 0; element < 16; element += 1) {
-        const Place at = place(element);
-        const float sum = c.at[element];
-        if (at.row < live_rows && at.column < k) {
-            const u32 word = at.row * k + at.column;
-            dx[word] = accumulate_dx != 0 ? dx[word] + sum : sum;
+                for (u32 i = 0; i < 4; i += 1) {
+                    sums.at[i] += old.at[i];
+                }
+            }
+            store_row(dx + row * k, column, k, sums);
         }
-    }
+    });
 }
 
 // dz = (dy W) gelu'(z)
 extern "C" __global__ void __launch_bounds__(THREADS) gemm_backward_gelu(
-    const float* __restrict__ dy, // [rows, n]
-    const float* __restrict__ w,  // [n, k]
-    const float* __restrict__ z,  // [rows, k]
-    float* __restrict__ dz,       // [rows, k]
+    const Stored* __restrict__ dy, // [rows, n]
+    const Stored* __restrict__ w,  // [n, k]
+    const Stored* __restrict__ z,  // [rows, k]
+    Stored* __restrict__ dz,       // [rows, k]
     const StepParams* __restrict__ step_params,
     u32 rows,
     u32 rows_count,
@@ -219,26 +278,27 @@ extern "C" __global__ void __launch_bounds__(THREADS) gemm_backward_gelu(
     u32 n,
     u32 k) {
     const u32 live_rows = live(step_params, rows, rows_count, rows_start);
-    if (blockIdx.y * TILE >= live_rows) {
+    if (tile_row() >= live_rows) {
         return;
     }
     const Part c = dy_times_w({dy, live_rows, n}, {w, n, k});
+    finish(c, [&](u32 row, u32 column, Run<4> sums) {
+        if (row < live_rows) {
+            const Run<4> at = load_row<4>(z + row * k, column, k);
 #pragma unroll
-    for (u32 element = 0; element < 16; element += 1) {
-        const Place at = place(element);
-        const float sum = c.at[element];
-        if (at.row < live_rows && at.column < k) {
-            const u32 word = at.row * k + at.column;
-            dz[word] = sum * gelu_derivative(z[word]);
+            for (u32 i = 0; i < 4; i += 1) {
+                sums.at[i] *= gelu_derivative(at.at[i]);
+            }
+            store_row(dz + row * k, column, k, sums);
         }
-    }
+    });
 }
 
 // dW (+)= dy^T x
 extern "C" __global__ void __launch_bounds__(THREADS) gemm_backward_weight(
-    const float* __restrict__ dy, // [rows, n]
-    const float* __restrict__ x,  // [rows, k]
-    float* __restrict__ dw,       // [n, k]
+    const Stored* __restrict__ dy, // [rows, n]
+    const Stored* __restrict__ x,  // [rows, k]
+    float* __restrict__ dw,        // [n, k]
     const StepParams* __restrict__ step_params,
     u32 rows,
     u32 rows_count,
@@ -248,13 +308,17 @@ extern "C" __global__ void __launch_bounds__(THREADS) gemm_backward_weight(
     u32 accumulate_dw) {
     const u32 live_rows = live(step_params, rows, rows_count, rows_start);
     const Part c = dy_times_x({dy, live_rows, n}, {x, live_rows, k});
+    finish(c, [&](u32 row, u32 column, Run<4> sums) {
+        if (row < n) {
+            float* to = dw + static_cast<size_t>(row) * k;
+            if (accumulate_dw != 0) {
+                const Run<4> old = load_row<4>(static_cast<const float*>(to), column, k);
 #pragma unroll
-    for (u32 element = 0; element < 16; element += 1) {
-        const Place at = place(element);
-        const float sum = c.at[element];
-        if (at.row < n && at.column < k) {
-            const u32 word = at.row * k + at.column;
-            dw[word] = accumulate_dw != 0 ? dw[word] + sum : sum;
+                for (u32 i = 0; i < 4; i += 1) {
+                    sums.at[i] += old.at[i];
+                }
+            }
+            store_row(to, column, k, sums);
         }
-    }
+    });
 }

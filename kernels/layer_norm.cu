@@ -1,53 +1,127 @@
 // LayerNorm, alone and fused with dropout and the residual sum (src/ops/layer_norm).
 //
-// Forward: one block a row of s, what is normalised; each thread keeps no state between the three passes over the row (mean, variance, result),
-// which stays in cache. Bytes moved: the row once in, once out, per tensor.
+// The width is compiled in, and a row stays in registers from its one reading to its one writing: a team of TEAM threads, a
+// warp up to 1,024 columns and a block beyond, shares it, and each thread has RUNS runs of 16 bytes, so that a warp's
+// accesses are 512 neighbouring bytes. Means are trees over the team; the variance is that of the centred registers.
 //
-// Backward: one block per 64 rows. For each row two sums and ds; then the block's column sums for dgamma and dbeta, a
-// thread a column, from dy and s that are still in L2. bias_grad.finish adds the blocks.
+// Forward: a team a row. Bytes moved: the row once in, once out, per tensor; the time is that.
+// Backward: a block per 64 rows, dealt to its teams in turn. A thread keeps its columns' sums for dgamma and dbeta in
+// registers over all its rows; at the end shared memory [teams][columns] adds the teams in their order. dy and s are
+// read once. bias_grad.finish adds the blocks.
 
 #include "common/dropout.cuh"
-#include "common/step.cuh"
 #include "common/sum.cuh"
 
 constexpr u32 BLOCK_ROWS = 64;
+constexpr u32 TEAM = WIDTH <= 1024 ? WARP : THREADS;    // threads that share a row
+constexpr u32 TEAMS = THREADS / TEAM;                   // rows that a block has at a time
+constexpr u32 STRIDE = TEAM * VECTOR;                   // columns that a team reads at once
+constexpr u32 RUNS = blocks_of(WIDTH, STRIDE);          // runs of a thread
+constexpr bool FULL = WIDTH % STRIDE == 0;              // no thread has a run beyond the row
+constexpr bool QUADS = WIDTH % 4 == 0;                  // rows begin at a counter of dropout
+
+// A thread's columns of a row.
+struct Part {
+    Run<VECTOR> run[RUNS];
+};
 
 struct Moments {
     float mean;
     float rstd;
 };
 
-// Means over a row of g = dy gamma and of g xhat.
-struct Means {
-    float g;
-    float gx;
-};
+__device__ __forceinline__ u32 column_of(u32 run) {
+    return run * STRIDE + VECTOR * (threadIdx.x % TEAM);
+}
 
-// Mean and rstd of a row of s, also written to stats; total: what the thread's elements add up to.
-__device__ __forceinline__ Moments statistics(const float* s, float* stats, u32 width, float epsilon, float total) {
-    const u32 row = blockIdx.y * gridDim.x + blockIdx.x;
-    const u32 thread = threadIdx.x;
-    const float mean = workgroup_sum(thread, total) / static_cast<float>(width);
-    float squares = 0.0f;
-    for (u32 column = thread; column < width; column += THREADS) {
-        const float centred = s[row * width + column] - mean;
-        squares += centred * centred;
+// A row of a tensor as the team reads it, zero beyond the width.
+template <typename T>
+__device__ __forceinline__ Part load_part(const T* row) {
+    Part part;
+#pragma unroll
+    for (u32 run = 0; run < RUNS; run += 1) {
+        part.run[run] = load_row<VECTOR>(row, column_of(run), WIDTH);
     }
-    const float variance = workgroup_sum(thread, squares) / static_cast<float>(width);
+    return part;
+}
+
+template <typename T>
+__device__ __forceinline__ void store_part(T* row, const Part& part) {
+#pragma unroll
+    for (u32 run = 0; run < RUNS; run += 1) {
+        store_row(row, column_of(run), WIDTH, part.run[run]);
+    }
+}
+
+// For each element of the thread: f(run, i, column); none beyond the width.
+template <typename F>
+__device__ __forceinline__ void each(F f) {
+#pragma unroll
+    for (u32 run = 0; run < RUNS; run += 1) {
+#pragma unroll
+        for (u32 i = 0; i < VECTOR; i += 1) {
+            if (FULL || column_of(run) + i < WIDTH) {
+                f(run, i);
+            }
+        }
+    }
+}
+
+// Applies dropout to a row.
+__device__ __forceinline__ void drop(const Dropout& dropout, u32 row, Part& part) {
+#pragma unroll
+    for (u32 run = 0; run < RUNS; run += 1) {
+        dropout.apply<QUADS>(row * WIDTH + column_of(run), part.run[run]);
+    }
+}
+
+// The sum of x over the thread's team, known to every thread of it.
+__device__ __forceinline__ float team_sum(float x) {
+    if constexpr (TEAM == WARP) {
+        return lane_sum(x);
+    } else {
+        return workgroup_sum(x);
+    }
+}
+
+// Mean and rstd of a row of s, also written to stats.
+__device__ __forceinline__ Moments statistics(const Part& s, float* stats, u32 row, float epsilon) {
+    float total = 0.0f;
+    each([&](u32 run, u32 i) { total += s.run[run].at[i]; });
+    const float mean = team_sum(total) / static_cast<float>(WIDTH);
+    float squares = 0.0f;
+    each([&](u32 run, u32 i) {
+        const float centred = s.run[run].at[i] - mean;
+        squares = fmaf(centred, centred, squares);
+    });
+    const float variance = team_sum(squares) / static_cast<float>(WIDTH);
     const float rstd = 1.0f / sqrtf(variance + epsilon);
-    if (thread == 0) {
-        stats[2 * row] = mean;
-        stats[2 * row + 1] = rstd;
+    if (threadIdx.x % TEAM == 0) {
+        *reinterpret_cast<float2*>(stats + 2 * row) = make_float2(mean, rstd);
     }
     return {mean, rstd};
 }
 
+// s becomes LN(s).
+__device__ __forceinline__ void normalise(Part& s, const Moments& moments, const float* gamma, const float* beta) {
+#pragma unroll
+    for (u32 run = 0; run < RUNS; run += 1) {
+        const Run<VECTOR> scale = load_row<VECTOR>(gamma, column_of(run), WIDTH);
+        const Run<VECTOR> shift = load_row<VECTOR>(beta, column_of(run), WIDTH);
+#pragma unroll
+        for (u32 i = 0; i < VECTOR; i += 1) {
+            const float xhat = (s.run[run].at[i] - moments.mean) * moments.rstd;
+            s.run[run].at[i] = fmaf(xhat, scale.at[i], shift.at[i]);
+        }
+    }
+}
+
 // y = dropout(LN(s))
 extern "C" __global__ void __launch_bounds__(THREADS) layer_norm_forward(
-    const float* __restrict__ s,     // [rows, width]
+    const Stored* __restrict__ s,    // [rows, width]
     const float* __restrict__ gamma, // [1, width]
     const float* __restrict__ beta,  // [1, width]
-    float* __restrict__ y,           // [rows, width]
+    Stored* __restrict__ y,          // [rows, width]
     float* __restrict__ stats,       // [rows, 2]: mean, rstd
     const StepParams* __restrict__ step_params,
     u32 rows,
@@ -58,33 +132,25 @@ extern "C" __global__ void __launch_bounds__(THREADS) layer_norm_forward(
     u32 threshold,
     float keep_scale,
     u32 op) {
-    const u32 row = blockIdx.y * gridDim.x + blockIdx.x;
-    const u32 thread = threadIdx.x;
+    const u32 row = block_number() * TEAMS + threadIdx.x / TEAM;
     if (row >= live(step_params, rows, rows_count, rows_start)) {
         return;
     }
-    const Dropout dropout = {step_params, op, threshold, keep_scale};
-    const u32 first = row * width;
-    float total = 0.0f;
-    for (u32 column = thread; column < width; column += THREADS) {
-        total += s[first + column];
-    }
-    const Moments moments = statistics(s, stats, width, epsilon, total);
-    for (u32 column = thread; column < width; column += THREADS) {
-        const u32 element = first + column;
-        const float xhat = (s[element] - moments.mean) * moments.rstd;
-        y[element] = fmaf(xhat, gamma[column], beta[column]) * dropout.factor(element);
-    }
+    Part part = load_part(s + row * WIDTH);
+    const Moments moments = statistics(part, stats, row, epsilon);
+    normalise(part, moments, gamma, beta);
+    drop(Dropout(step_params, op, threshold, keep_scale), row, part);
+    store_part(y + row * WIDTH, part);
 }
 
-// s = residual + dropout(s), y = LN(s). Each thread reads in the later passes only what it wrote itself.
+// s = residual + dropout(s), y = LN(s)
 extern "C" __global__ void __launch_bounds__(THREADS) layer_norm_residual_forward(
-    float* __restrict__ s,              // [rows, width]
-    const float* __restrict__ residual, // [rows, width]
-    const float* __restrict__ gamma,    // [1, width]
-    const float* __restrict__ beta,     // [1, width]
-    float* __restrict__ y,              // [rows, width]
-    float* __restrict__ stats,          // [rows, 2]: mean, rstd
+    Stored* __restrict__ s,              // [rows, width]
+    const Stored* __restrict__ residual, // [rows, width]
+    const float* __restrict__ gamma,     // [1, width]
+    const float* __restrict__ beta,      // [1, width]
+    Stored* __restrict__ y,              // [rows, width]
+    float* __restrict__ stats,           // [rows, 2]: mean, rstd
     const StepParams* __restrict__ step_params,
     u32 rows,
     u32 rows_count,
@@ -94,95 +160,99 @@ extern "C" __global__ void __launch_bounds__(THREADS) layer_norm_residual_forwar
     u32 threshold,
     float keep_scale,
     u32 op) {
-    const u32 row = blockIdx.y * gridDim.x + blockIdx.x;
-    const u32 thread = threadIdx.x;
+    const u32 row = block_number() * TEAMS + threadIdx.x / TEAM;
     if (row >= live(step_params, rows, rows_count, rows_start)) {
         return;
     }
-    const Dropout dropout = {step_params, op, threshold, keep_scale};
-    const u32 first = row * width;
-    float total = 0.0f;
-    for (u32 column = thread; column < width; column += THREADS) {
-        const u32 element = first + column;
-        const float sum = residual[element] + s[element] * dropout.factor(element);
-        s[element] = sum;
-        total += sum;
-    }
-    const Moments moments = statistics(s, stats, width, epsilon, total);
-    for (u32 column = thread; column < width; column += THREADS) {
-        const u32 element = first + column;
-        const float xhat = (s[element] - moments.mean) * moments.rstd;
-        y[element] = fmaf(xhat, gamma[column], beta[column]);
-    }
+    Part part = load_part(static_cast<const Stored*>(s) + row * WIDTH);
+    const Part added = load_part(residual + row * WIDTH);
+    drop(Dropout(step_params, op, threshold, keep_scale), row, part);
+    each([&](u32 run, u32 i) { part.run[run].at[i] = rounded(added.run[run].at[i] + part.run[run].at[i]); });
+    store_part(s + row * WIDTH, part);
+    const Moments moments = statistics(part, stats, row, epsilon);
+    normalise(part, moments, gamma, beta);
+    store_part(y + row * WIDTH, part);
 }
 
-// What both backwards read.
-struct Backward {
-    const float* dy;
-    const float* s;
-    const float* stats;
-    const float* gamma;
-    u32 width;
-    Dropout dropped; // of y; drops nothing where y was not dropped
+// The thread's column sums for dgamma and dbeta.
+struct Sums {
+    Part dgamma = {};
+    Part dbeta = {};
 
-    __device__ __forceinline__ Moments moments_of(u32 row) const {
-        return {stats[2 * row], stats[2 * row + 1]};
+    // One row: d = dy as it reaches the LayerNorm becomes ds, s becomes xhat.
+    __device__ __forceinline__ void row(Part& d, Part& s, const float* stats, const float* gamma, u32 row) {
+        const float2 moments = *reinterpret_cast<const float2*>(stats + 2 * row); // mean, rstd
+        each([&](u32 run, u32 i) {
+            s.run[run].at[i] = (s.run[run].at[i] - moments.x) * moments.y;
+            dgamma.run[run].at[i] = fmaf(d.run[run].at[i], s.run[run].at[i], dgamma.run[run].at[i]);
+            dbeta.run[run].at[i] += d.run[run].at[i];
+        });
+        const Part scale = load_part(gamma);
+        float g = 0.0f;
+        float gx = 0.0f;
+        each([&](u32 run, u32 i) {
+            d.run[run].at[i] *= scale.run[run].at[i];
+            g += d.run[run].at[i];
+            gx = fmaf(d.run[run].at[i], s.run[run].at[i], gx);
+        });
+        const float mean_g = team_sum(g) / static_cast<float>(WIDTH);
+        const float mean_gx = team_sum(gx) / static_cast<float>(WIDTH);
+        each([&](u32 run, u32 i) {
+            d.run[run].at[i] = moments.y * (d.run[run].at[i] - mean_g - s.run[run].at[i] * mean_gx);
+        });
     }
 
-    // An element of dy as it reaches the LayerNorm.
-    __device__ __forceinline__ float upstream(u32 element) const {
-        return dy[element] * dropped.factor(element);
-    }
-
-    __device__ __forceinline__ Means row_means(u32 row) const {
-        const u32 thread = threadIdx.x;
-        const Moments moments = moments_of(row);
-        Means means = {};
-        for (u32 column = thread; column < width; column += THREADS) {
-            const u32 element = row * width + column;
-            const float g = upstream(element) * gamma[column];
-            means.g += g;
-            means.gx += g * (s[element] - moments.mean) * moments.rstd;
-        }
-        const float g = workgroup_sum(thread, means.g) / static_cast<float>(width);
-        const float gx = workgroup_sum(thread, means.gx) / static_cast<float>(width);
-        return {g, gx};
-    }
-
-    // The gradient of an element of s.
-    __device__ __forceinline__ float ds(u32 row, u32 column, const Means& means) const {
-        const u32 element = row * width + column;
-        const Moments moments = moments_of(row);
-        const float xhat = (s[element] - moments.mean) * moments.rstd;
-        return moments.rstd * (upstream(element) * gamma[column] - means.g - xhat * means.gx);
-    }
-
-    // Column sums of the rows of a block.
-    __device__ __forceinline__ void column_sums(u32 end_row, float* dgamma_partials, float* dbeta_partials) const {
-        const u32 block = blockIdx.x;
-        for (u32 column = threadIdx.x; column < width; column += THREADS) {
-            float dgamma = 0.0f;
-            float dbeta = 0.0f;
-            for (u32 row = block * BLOCK_ROWS; row < end_row; row += 1) {
-                const u32 element = row * width + column;
-                const Moments moments = moments_of(row);
-                const float d = upstream(element);
-                dgamma += d * (s[element] - moments.mean) * moments.rstd;
-                dbeta += d;
+    // Adds the teams' sums and writes the block's.
+    __device__ __forceinline__ void finish(float* dgamma_partials, float* dbeta_partials) const {
+        float* to_dgamma = dgamma_partials + blockIdx.x * WIDTH;
+        float* to_dbeta = dbeta_partials + blockIdx.x * WIDTH;
+        if constexpr (TEAMS == 1) {
+            store_part(to_dgamma, dgamma);
+            store_part(to_dbeta, dbeta);
+        } else {
+            __shared__ float4 dgamma_terms[TEAMS][STRIDE / 4];
+            __shared__ float4 dbeta_terms[TEAMS][STRIDE / 4];
+            const u32 team = threadIdx.x / TEAM;
+#pragma unroll
+            for (u32 run = 0; run < RUNS; run += 1) {
+                store(reinterpret_cast<float*>(dgamma_terms[team]) + column_of(0), dgamma.run[run]);
+                store(reinterpret_cast<float*>(dbeta_terms[team]) + column_of(0), dbeta.run[run]);
+                __syncthreads();
+                const u32 column = run * STRIDE + threadIdx.x;
+                if (threadIdx.x < STRIDE && column < WIDTH) {
+                    float sum_dgamma = 0.0f;
+                    float sum_dbeta = 0.0f;
+#pragma unroll
+                    for (u32 other = 0; other < TEAMS; other += 1) {
+                        sum_dgamma += reinterpret_cast<const float*>(dgamma_terms[other])[threadIdx.x];
+                        sum_dbeta += reinterpret_cast<const float*>(dbeta_terms[other])[threadIdx.x];
+                    }
+                    to_dgamma[column] = sum_dgamma;
+                    to_dbeta[column] = sum_dbeta;
+                }
+                __syncthreads(); // the next run overwrites the terms
             }
-            dgamma_partials[block * width + column] = dgamma;
-            dbeta_partials[block * width + column] = dbeta;
         }
     }
 };
 
+// to (+)= part
+__device__ __forceinline__ void add_part(Stored* to, const Part& part, bool accumulate) {
+    Part sum = part;
+    if (accumulate) {
+        const Part old = load_part(static_cast<const Stored*>(to));
+        each([&](u32 run, u32 i) { sum.run[run].at[i] += old.run[run].at[i]; });
+    }
+    store_part(to, sum);
+}
+
 // dx (+)= LN'(dropout'(dy)) and the block's column sums
 extern "C" __global__ void __launch_bounds__(THREADS) layer_norm_backward(
-    const float* __restrict__ dy,        // [rows, width]
-    const float* __restrict__ s,         // [rows, width]
+    const Stored* __restrict__ dy,       // [rows, width]
+    const Stored* __restrict__ s,        // [rows, width]
     const float* __restrict__ stats,     // [rows, 2]
     const float* __restrict__ gamma,     // [1, width]
-    float* __restrict__ dx,              // [rows, width]
+    Stored* __restrict__ dx,             // [rows, width]
     float* __restrict__ dgamma_partials, // [blocks, width]
     float* __restrict__ dbeta_partials,  // [blocks, width]
     const StepParams* __restrict__ step_params,
@@ -194,27 +264,28 @@ extern "C" __global__ void __launch_bounds__(THREADS) layer_norm_backward(
     float keep_scale,
     u32 op,
     u32 accumulate_dx) {
-    const Backward backward = {dy, s, stats, gamma, width, {step_params, op, threshold, keep_scale}};
-    const u32 end_row = min((blockIdx.x + 1) * BLOCK_ROWS, live(step_params, rows, rows_count, rows_start));
-    for (u32 row = blockIdx.x * BLOCK_ROWS; row < end_row; row += 1) {
-        const Means means = backward.row_means(row);
-        for (u32 column = threadIdx.x; column < width; column += THREADS) {
-            const u32 element = row * width + column;
-            const float d = backward.ds(row, column, means);
-            dx[element] = accumulate_dx != 0 ? dx[element] + d : d;
-        }
+    const Dropout dropout(step_params, op, threshold, keep_scale);
+    const u32 first = blockIdx.x * BLOCK_ROWS;
+    const u32 end_row = min(first + BLOCK_ROWS, live(step_params, rows, rows_count, rows_start));
+    Sums sums;
+    for (u32 row = first + threadIdx.x / TEAM; row < end_row; row += TEAMS) {
+        Part d = load_part(dy + row * WIDTH);
+        Part x = load_part(s + row * WIDTH);
+        drop(dropout, row, d);
+        sums.row(d, x, stats, gamma, row);
+        add_part(dx + row * WIDTH, d, accumulate_dx != 0);
     }
-    backward.column_sums(end_row, dgamma_partials, dbeta_partials);
+    sums.finish(dgamma_partials, dbeta_partials);
 }
 
 // dresidual (+)= ds, dx = dropout'(ds) and the block's column sums
 extern "C" __global__ void __launch_bounds__(THREADS) layer_norm_residual_backward(
-    const float* __restrict__ dy,        // [rows, width]
-    const float* __restrict__ s,         // [rows, width]
+    const Stored* __restrict__ dy,       // [rows, width]
+    const Stored* __restrict__ s,        // [rows, width]
     const float* __restrict__ stats,     // [rows, 2]
     const float* __restrict__ gamma,     // [1, width]
-    float* __restrict__ dresidual,       // [rows, width]
-    float* __restrict__ dx,              // [rows, width]
+    Stored* __restrict__ dresidual,      // [rows, width]
+    Stored* __restrict__ dx,             // [rows, width]
     float* __restrict__ dgamma_partials, // [blocks, width]
     float* __restrict__ dbeta_partials,  // [blocks, width]
     const StepParams* __restrict__ step_params,
@@ -226,17 +297,17 @@ extern "C" __global__ void __launch_bounds__(THREADS) layer_norm_residual_backwa
     float keep_scale,
     u32 op,
     u32 accumulate_dresidual) {
-    const Dropout dropout = {step_params, op, threshold, keep_scale};
-    const Backward backward = {dy, s, stats, gamma, width, {step_params, op, 0, 1.0f}};
-    const u32 end_row = min((blockIdx.x + 1) * BLOCK_ROWS, live(step_params, rows, rows_count, rows_start));
-    for (u32 row = blockIdx.x * BLOCK_ROWS; row < end_row; row += 1) {
-        const Means means = backward.row_means(row);
-        for (u32 column = threadIdx.x; column < width; column += THREADS) {
-            const u32 element = row * width + column;
-            const float d = backward.ds(row, column, means);
-            dresidual[element] = accumulate_dresidual != 0 ? dresidual[element] + d : d;
-            dx[element] = d * dropout.factor(element);
-        }
+    const Dropout dropout(step_params, op, threshold, keep_scale);
+    const u32 first = blockIdx.x * BLOCK_ROWS;
+    const u32 end_row = min(first + BLOCK_ROWS, live(step_params, rows, rows_count, rows_start));
+    Sums sums;
+    for (u32 row = first + threadIdx.x / TEAM; row < end_row; row += TEAMS) {
+        Part d = load_part(dy + row * WIDTH);
+        Part x = load_part(s + row * WIDTH);
+        sums.row(d, x, stats, gamma, row);
+        add_part(dresidual + row * WIDTH, d, accumulate_dresidual != 0);
+        drop(dropout, row, d);
+        store_part(dx + row * WIDTH, d);
     }
-    backward.column_sums(end_row, dgamma_partials, dbeta_partials);
+    sums.finish(dgamma_partials, dbeta_partials);
 }

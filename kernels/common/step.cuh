@@ -17,7 +17,9 @@ struct StepParams {
     float bias_correction;
     float head_bias_correction;
     float clip_norm;
-    u32 reserved[20];
+    float loss_scale;
+    float inverse_loss_scale;
+    u32 reserved[18];
 };
 static_assert(sizeof(StepParams) == 128, "32 words, as the host uploads them");
 
@@ -34,7 +36,17 @@ __device__ __forceinline__ u32 live(const StepParams* step_params, u32 capacity,
     return min(rows - min(rows, start), capacity);
 }
 
-// The element of a thread in a launch that covers all elements (kernel::cover).
-__device__ __forceinline__ u32 covered_element() {
-    return (blockIdx.y * gridDim.x + blockIdx.x) * THREADS + threadIdx.x;
+// The number of a block in a launch whose blocks go on in y (kernel::workgroups).
+__device__ __forceinline__ u32 block_number() {
+    return blockIdx.y * gridDim.x + blockIdx.x;
+}
+
+// The first of the `each` neighbouring elements of a thread in a launch that covers all elements.
+__device__ __forceinline__ u32 covered_element(u32 each) {
+    return (block_number() * THREADS + threadIdx.x) * each;
+}
+
+// The quotient, rounded up.
+__device__ constexpr u32 blocks_of(u32 size, u32 block) {
+    return (size + block - 1) / block;
 }

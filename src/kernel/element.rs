@@ -77,6 +77,11 @@ impl Precision {
         }
     }
 
+    /// Elements of an access of 16 bytes: what a CUDA thread moves at a time.
+    pub const fn vector(self) -> usize {
+        16 / self.dtype().bytes()
+    }
+
     /// Name in configurations and messages; in the sources of the GPU backends the name of the type.
     pub const fn name(self) -> &'static str {
         match self {

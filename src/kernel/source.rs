@@ -67,6 +67,22 @@ pub static CUDA_COMMON: &[File] = &[
         name: "common/math.cuh",
         text: include_str!("../../kernels/common/math.cuh"),
     },
+    File {
+        name: "common/stored.cuh",
+        text: include_str!("../../kernels/common/stored.cuh"),
+    },
+    File {
+        name: "common/async.cuh",
+        text: include_str!("../../kernels/common/async.cuh"),
+    },
+    File {
+        name: "common/mma.cuh",
+        text: include_str!("../../kernels/common/mma.cuh"),
+    },
+    File {
+        name: "common/tile.cuh",
+        text: include_str!("../../kernels/common/tile.cuh"),
+    },
 ];
 
 /// A kernel's source for one GPU backend.
@@ -79,8 +95,8 @@ pub struct Source {
     pub entries: &'static [&'static str],
     /// Ways to run it; `[0]` runs on every device.
     pub variants: &'static [Variant],
-    /// Launch constants whose values are compiled in, because they size arrays or unroll loops: `head_size` is `HEAD_SIZE`
-    /// in the file.
+    /// Launch constants and sizes whose values are compiled in, because they size arrays or unroll loops: `head_size` is
+    /// `HEAD_SIZE` in the file.
     pub compiled: &'static [&'static str],
     /// What runs in its place where elements are stored in two bytes, if that is another program: products on matrix units.
     pub half: Option<&'static Source>,
@@ -175,7 +191,11 @@ impl Source {
             .iter()
             .chain(variant.defines)
             .map(|&(name, value)| (name.to_owned(), value));
-        let compiled = self.compiled.iter().map(|name| (name.to_uppercase(), dims.word(name)));
+        let word = |name| {
+            dims.device_word(name)
+                .expect("what is compiled in is a constant or a symbol of the kernel's table")
+        };
+        let compiled = self.compiled.iter().map(|name| (name.to_uppercase(), word(name)));
         fixed.chain(compiled).collect()
     }
 }

@@ -28,6 +28,11 @@ const WGSL: File = File {
     text: include_str!("../../shaders/adamw.wgsl"),
 };
 
+const CUDA: File = File {
+    name: "kernels/adamw.cu",
+    text: include_str!("../../kernels/adamw.cu"),
+};
+
 /// One step of the optimiser.
 pub static UPDATE: Kernel = Kernel {
     name: "adamw",
@@ -47,7 +52,7 @@ pub static UPDATE: Kernel = Kernel {
         "weight_decay",
         "head",
     ],
-    cuda: None,
+    cuda: Some(Source::new(CUDA, &["adamw"]).with_grid(|dims, _| cover(dims.size("width").div_ceil(4)))),
     wgsl: Some(Source::new(WGSL, &["adamw"])),
     cpu: |call| update(call, call.f32_mut(0)),
     reserve: None,
@@ -74,7 +79,7 @@ pub static UPDATE_WITH_SHADOW: Kernel = Kernel {
         Arg::output("shadow", ["1", "width"]),
     ],
     constants: UPDATE.constants,
-    cuda: None,
+    cuda: Some(Source::new(CUDA, &["adamw_with_shadow"]).with_grid(|dims, _| cover(dims.size("width").div_ceil(4)))),
     wgsl: Some(Source::new(WGSL, &["adamw_with_shadow"])),
     cpu: |call| {
         let params = call.f32_mut(0);

@@ -26,6 +26,11 @@ const WGSL: File = File {
     text: include_str!("../../shaders/class_cross_entropy.wgsl"),
 };
 
+const CUDA: File = File {
+    name: "kernels/class_cross_entropy.cu",
+    text: include_str!("../../kernels/class_cross_entropy.cu"),
+};
+
 /// `losses = log sum exp(logits) - logits[label]`.
 pub static LOSS: Kernel = Kernel {
     name: "class_cross_entropy.loss",
@@ -35,7 +40,7 @@ pub static LOSS: Kernel = Kernel {
         Arg::output("losses", ["rows", "1"]).f32(),
     ],
     constants: &["rows", "rows.count", "rows.start", "classes"],
-    cuda: None,
+    cuda: Some(Source::new(CUDA, &["class_cross_entropy_loss"])),
     wgsl: Some(Source::new(WGSL, &["class_cross_entropy_loss"])),
     cpu: loss,
     reserve: None,
@@ -60,7 +65,7 @@ pub static GRADIENT: Kernel = Kernel {
         Arg::inout("dlogits", ["rows", "classes"]),
     ],
     constants: &["rows", "rows.count", "rows.start", "classes", "accumulate_dlogits"],
-    cuda: None,
+    cuda: Some(Source::new(CUDA, &["class_cross_entropy_gradient"])),
     wgsl: Some(Source::new(WGSL, &["class_cross_entropy_gradient"])),
     cpu: gradient,
     reserve: None,

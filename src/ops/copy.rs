@@ -22,7 +22,10 @@ pub static COPY: Kernel = Kernel {
     name: "copy",
     args: &[Arg::input("x", ["rows", "width"]), Arg::inout("y", ["rows", "width"])],
     constants: &["rows", "rows.count", "rows.start", "width", "accumulate_y"],
-    cuda: Some(Source::new(CUDA, &["copy"])),
+    cuda: Some(
+        Source::new(CUDA, &["copy"])
+            .with_grid(|dims, _| cover((dims.size("rows") * dims.size("width")).div_ceil(dims.precision().vector()))),
+    ),
     wgsl: Some(Source::new(WGSL, &["copy"])),
     cpu: run,
     reserve: None,
@@ -45,7 +48,10 @@ pub static WIDEN: Kernel = Kernel {
         Arg::output("wide", ["rows", "width"]).f32(),
     ],
     constants: &["rows", "rows.count", "rows.start", "width"],
-    cuda: None,
+    cuda: Some(
+        Source::new(CUDA, &["copy_widen"])
+            .with_grid(|dims, _| cover((dims.size("rows") * dims.size("width")).div_ceil(4))),
+    ),
     wgsl: Some(Source::new(WGSL, &["copy_widen"])),
     cpu: widen,
     reserve: None,

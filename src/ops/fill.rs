@@ -11,12 +11,20 @@ const WGSL: File = File {
     text: include_str!("../../shaders/fill.wgsl"),
 };
 
+const CUDA: File = File {
+    name: "kernels/fill.cu",
+    text: include_str!("../../kernels/fill.cu"),
+};
+
 /// `x = 0` in all live rows.
 pub static ZERO: Kernel = Kernel {
     name: "fill.zero",
     args: &[Arg::output("x", ["rows", "width"])],
     constants: &["rows", "rows.count", "rows.start", "width"],
-    cuda: None,
+    cuda: Some(
+        Source::new(CUDA, &["fill_zero"])
+            .with_grid(|dims, _| cover((dims.size("rows") * dims.size("width")).div_ceil(dims.precision().vector()))),
+    ),
     wgsl: Some(Source::new(WGSL, &["fill_zero"])),
     cpu: run,
     reserve: None,

@@ -35,6 +35,18 @@ const WGSL: File = File {
     text: include_str!("../../shaders/gather.wgsl"),
 };
 
+const CUDA: File = File {
+    name: "kernels/gather.cu",
+    text: include_str!("../../kernels/gather.cu"),
+};
+
+/// A warp has a picked row on CUDA.
+const CUDA_ROWS: usize = 8;
+
+const fn cuda(entry: &'static [&'static str; 1]) -> Option<Source> {
+    Some(Source::new(CUDA, entry).with_grid(|dims, _| workgroups(dims.size("picked").div_ceil(CUDA_ROWS))))
+}
+
 /// `y = x[index]`.
 pub static FORWARD: Kernel = Kernel {
     name: "gather.forward",
@@ -44,7 +56,7 @@ pub static FORWARD: Kernel = Kernel {
         Arg::output("y", ["picked", "width"]),
     ],
     constants: CONSTANTS,
-    cuda: None,
+    cuda: cuda(&["gather_forward"]),
     wgsl: Some(Source::new(WGSL, &["gather_forward"])),
     cpu: forward,
     reserve: None,
@@ -61,7 +73,7 @@ pub static BACKWARD: Kernel = Kernel {
         Arg::inout("dx", ["rows", "width"]),
     ],
     constants: CONSTANTS,
-    cuda: None,
+    cuda: cuda(&["gather_backward"]),
     wgsl: Some(Source::new(WGSL, &["gather_backward"])),
     cpu: backward,
     reserve: None,

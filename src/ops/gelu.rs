@@ -65,7 +65,10 @@ pub static BACKWARD: Kernel = Kernel {
         Arg::output("dz", ["rows", "width"]),
     ],
     constants: &["rows", "rows.count", "rows.start", "width"],
-    cuda: Some(Source::new(CUDA, &["gelu_backward"])),
+    cuda: Some(
+        Source::new(CUDA, &["gelu_backward"])
+            .with_grid(|dims, _| cover((dims.size("rows") * dims.size("width")).div_ceil(dims.precision().vector()))),
+    ),
     wgsl: Some(Source::new(WGSL, &["gelu_backward"])),
     cpu: backward,
     reserve: None,

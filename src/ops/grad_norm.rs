@@ -26,6 +26,11 @@ const WGSL: File = File {
     text: include_str!("../../shaders/grad_norm.wgsl"),
 };
 
+const CUDA: File = File {
+    name: "kernels/grad_norm.cu",
+    text: include_str!("../../kernels/grad_norm.cu"),
+};
+
 /// Sums of squares over blocks.
 pub static PARTIAL: Kernel = Kernel {
     name: "grad_norm.partial",
@@ -34,7 +39,7 @@ pub static PARTIAL: Kernel = Kernel {
         Arg::output("partials", ["blocks", "1"]).f32(),
     ],
     constants: &["rows", "width"],
-    cuda: None,
+    cuda: Some(Source::new(CUDA, &["grad_norm_partial"])),
     wgsl: Some(Source::new(WGSL, &["grad_norm_partial"]).with_variants(REDUCING)),
     cpu: partial,
     reserve: None,
@@ -57,7 +62,7 @@ pub static FINISH: Kernel = Kernel {
         Arg::output("norm", ["1", "1"]).f32(),
     ],
     constants: &["blocks"],
-    cuda: None,
+    cuda: Some(Source::new(CUDA, &["grad_norm_finish"])),
     wgsl: Some(Source::new(WGSL, &["grad_norm_finish"]).with_variants(REDUCING)),
     cpu: finish,
     reserve: None,

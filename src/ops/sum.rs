@@ -17,6 +17,11 @@ const WGSL: File = File {
     text: include_str!("../../shaders/sum.wgsl"),
 };
 
+const CUDA: File = File {
+    name: "kernels/sum.cu",
+    text: include_str!("../../kernels/sum.cu"),
+};
+
 /// `total = sum of x`.
 pub static SUM: Kernel = Kernel {
     name: "sum",
@@ -25,7 +30,7 @@ pub static SUM: Kernel = Kernel {
         Arg::output("total", ["1", "1"]).f32(),
     ],
     constants: &["rows", "rows.count", "rows.start"],
-    cuda: None,
+    cuda: Some(Source::new(CUDA, &["sum"])),
     wgsl: Some(Source::new(WGSL, &["sum"]).with_variants(REDUCING)),
     cpu: run,
     reserve: None,

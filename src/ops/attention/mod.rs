@@ -15,7 +15,7 @@
 mod cpu;
 mod reference;
 
-use crate::kernel::{Arg, Cost, Dims, File, Grid, Kernel, Sizes, Source, Variant};
+use crate::kernel::{Arg, Cost, Dims, File, Grid, Kernel, Sizes, Source, Variant, workgroups};
 use crate::ops::dropout::Rate;
 use crate::plan::{PlanError, Recorder, Value};
 
@@ -29,12 +29,87 @@ const WGSL: File = File {
     text: include_str!("../../../shaders/attention.wgsl"),
 };
 
+const CUDA: File = File {
+    name: "kernels/attention.cu",
+    text: include_str!("../../../kernels/attention.cu"),
+};
+
+const CUDA_HALF: File = File {
+    name: "kernels/attention_half.cu",
+    text: include_str!("../../../kernels/attention_half.cu"),
+};
+
+const CUDA_DELTA: File = File {
+    name: "kernels/attention_delta.cu",
+    text: include_str!("../../../kernels/attention_delta.cu"),
+};
+
 /// Columns of a head that a thread owns and rows that stream at a time. 16 columns of two tensors for four rows are 128
 /// registers: the more columns, the less often a score's parts pass through workgroup memory.
 const FORWARD_TILES: &[Variant] = &[Variant::new("plain", 64, &[("COLUMNS", 16), ("BLOCK", 8)])];
 
 /// The backward keeps up to four tensors in as many registers.
 const BACKWARD_TILES: &[Variant] = &[Variant::new("plain", 64, &[("COLUMNS", 8), ("BLOCK", 8)])];
+
+/// On tensor cores a warp has 16 rows.
+const CUDA_HALF_ROWS: &[Variant] = &[Variant::new("64 rows", 128, &[]), Variant::new("128 rows", 256, &[])];
+
+const fn cuda(half: &'static Source) -> Option<Source> {
+    Some(
+        Source::new(CUDA, half.entries)
+            .with_variants(BACKWARD_TILES)
+            .with_compiled(&["head_size"])
+            .with_half(half),
+    )
+}
+
+const fn cuda_half(entries: &'static [&'static str], shared: fn(&Dims, &Variant) -> u32) -> Source {
+    Source::new(CUDA_HALF, entries)
+        .with_variants(CUDA_HALF_ROWS)
+        .with_compiled(&["head_size"])
+        .with_grid(half_grid)
+        .with_shared(shared)
+}
+
+/// Rows of a block on tensor cores.
+fn half_rows(variant: &Variant) -> u32 {
+    variant.threads / 2
+}
+
+/// Rows that stream past it at a time.
+fn half_block(dims: &Dims) -> u32 {
+    if dims.word("head_size") <= 64 { 64 } else { 32 }
+}
+
+fn half_grid(dims: &Dims, variant: &Variant) -> Grid {
+    [
+        dims.word("max_length").div_ceil(half_rows(variant)),
+        dims.word("heads"),
+        dims.size("offsets") as u32 - 1,
+    ]
+}
+
+/// Bytes of a head's row in shared memory: a multiple of 16 columns, and a chunk of 16 bytes more where that spreads rows over
+/// the banks (`Tile` in `kernels/common/tile.cuh`).
+fn half_line(dims: &Dims) -> u32 {
+    let chunks = 2 * dims.word("head_size").div_ceil(16);
+    let spread = chunks == 4 || chunks.is_multiple_of(8);
+    16 * (chunks + u32::from(!spread))
+}
+
+/// Two stages of two blocks, or the block's own rows on their way to registers.
+fn forward_shared(dims: &Dims, variant: &Variant) -> u32 {
+    half_line(dims) * half_rows(variant).max(4 * half_block(dims))
+}
+
+/// The same where dq is made; two tensors of the block's own rows and stages of two streamed blocks, lse and delta where dk
+/// and dv are.
+fn backward_shared(dims: &Dims, variant: &Variant) -> u32 {
+    let stages = if dims.word("head_size") <= 64 { 2 } else { 1 };
+    let block = half_block(dims);
+    let keys = half_line(dims) * (2 * half_rows(variant) + stages * 2 * block) + stages * block * 8;
+    forward_shared(dims, variant).max(keys)
+}
 
 /// What the GPU kernels read; `head_size` is compiled in.
 const CONSTANTS: &[&str] = &["h", "heads", "max_length", "threshold", "keep_scale", "op"];
@@ -75,7 +150,7 @@ pub static FORWARD: Kernel = Kernel {
         Arg::output("lse", ["tokens", "heads"]).f32(),
     ],
     constants: CONSTANTS,
-    cuda: None,
+    cuda: cuda(&cuda_half(&["attention_forward"], forward_shared)),
     wgsl: Some(
         Source::new(WGSL, &["attention_forward"])
             .with_variants(FORWARD_TILES)
@@ -97,7 +172,11 @@ pub static DELTA: Kernel = Kernel {
         Arg::output("delta", ["tokens", "heads"]).f32(),
     ],
     constants: &["tokens", "tokens.count", "tokens.start", "h", "heads"],
-    cuda: None,
+    cuda: Some(
+        Source::new(CUDA_DELTA, &["attention_delta"])
+            .with_compiled(&["head_size"])
+            .with_grid(|dims, _| workgroups((dims.size("tokens") * dims.size("heads")).div_ceil(32))),
+    ),
     wgsl: Some(
         Source::new(WGSL, &["attention_delta"])
             .with_variants(BACKWARD_TILES)
@@ -131,7 +210,10 @@ pub static BACKWARD: Kernel = Kernel {
         Arg::output("dqkv", ["tokens", "three_h"]),
     ],
     constants: CONSTANTS,
-    cuda: None,
+    cuda: cuda(&cuda_half(
+        &["attention_backward_queries", "attention_backward_keys"],
+        backward_shared,
+    )),
     wgsl: Some(
         Source::new(WGSL, &["attention_backward_queries", "attention_backward_keys"])
             .with_variants(BACKWARD_TILES)

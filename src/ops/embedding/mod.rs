@@ -25,6 +25,11 @@ const WGSL: File = File {
     text: include_str!("../../../shaders/embedding.wgsl"),
 };
 
+const CUDA: File = File {
+    name: "kernels/embedding.cu",
+    text: include_str!("../../../kernels/embedding.cu"),
+};
+
 /// `y = word[id] + position[p] + segment[0]`.
 pub static FORWARD: Kernel = Kernel {
     name: "embedding.forward",
@@ -37,7 +42,9 @@ pub static FORWARD: Kernel = Kernel {
         Arg::output("y", ["tokens", "width"]),
     ],
     constants: &["tokens", "tokens.count", "tokens.start", "width"],
-    cuda: None,
+    cuda: Some(
+        Source::new(CUDA, &["embedding_forward"]).with_grid(|dims, _| workgroups(dims.size("tokens").div_ceil(8))),
+    ),
     wgsl: Some(Source::new(WGSL, &["embedding_forward"])),
     cpu: cpu::forward,
     reserve: None,
@@ -63,7 +70,7 @@ pub static WORD_BACKWARD: Kernel = Kernel {
         Arg::inout("dword", ["vocabulary", "width"]).f32(),
     ],
     constants: &["buckets", "buckets.count", "buckets.start", "width"],
-    cuda: None,
+    cuda: Some(Source::new(CUDA, &["embedding_word_backward"])),
     wgsl: Some(Source::new(WGSL, &["embedding_word_backward"])),
     cpu: cpu::word_backward,
     reserve: None,
@@ -88,7 +95,7 @@ pub static POSITION_BACKWARD: Kernel = Kernel {
         Arg::inout("dposition", ["longest", "width"]).f32(),
     ],
     constants: &["width", "bounds", "accumulate_dposition"],
-    cuda: None,
+    cuda: Some(Source::new(CUDA, &["embedding_position_backward"])),
     wgsl: Some(Source::new(WGSL, &["embedding_position_backward"])),
     cpu: cpu::position_backward,
     reserve: None,

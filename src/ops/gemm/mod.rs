@@ -15,7 +15,7 @@
 pub mod cpu;
 mod reference;
 
-use crate::kernel::{Arg, Call, Cost, File, Grid, Kernel, Sizes, Source, Variant};
+use crate::kernel::{Arg, Call, Cost, Dims, File, Grid, Kernel, Sizes, Source, Variant};
 use crate::ops::{bias_grad, gelu};
 use crate::plan::{PlanError, Recorder, Value};
 use cpu::{Epilogue, Operand, Output, Product, multiply, reserve};
@@ -43,6 +43,11 @@ const WGSL: File = File {
 const CUDA: File = File {
     name: "kernels/gemm.cu",
     text: include_str!("../../../kernels/gemm.cu"),
+};
+
+const CUDA_HALF: File = File {
+    name: "kernels/gemm_half.cu",
+    text: include_str!("../../../kernels/gemm_half.cu"),
 };
 
 /// `2 m n k` FLOPs; operands and result once.
@@ -80,14 +85,57 @@ const fn tile_sizes([rows, columns]: [u32; 2], [part_rows, part_columns]: [u32; 
     ]
 }
 
-const CUDA_TILES: &[Variant] = &[Variant::new("64x64", 256, &[("TILE_ROWS", 64), ("TILE_COLUMNS", 64)])];
+const CUDA_TILES: &[Variant] = &[
+    tile("64x64", 256, &tile_sizes([64, 64], [4, 4])),
+    tile("128x64", 256, &tile_sizes([128, 64], [8, 4])),
+    tile("128x128", 256, &tile_sizes([128, 128], [8, 8])),
+];
+
+/// Tiles of tensor cores: the block's, that of a warp, and how many steps of the depth are under way. More of them hide
+/// more of the memory's latency; what they take of shared memory is [`half_shared`].
+const CUDA_HALF_TILES: &[Variant] = &[
+    tile("64x64", 128, &half_sizes([64, 64], [32, 32], 4)),
+    tile("128x64", 128, &half_sizes([128, 64], [64, 32], 4)),
+    tile("128x128", 256, &half_sizes([128, 128], [64, 32], 4)),
+    tile("128x128 of 64x64", 128, &half_sizes([128, 128], [64, 64], 4)),
+];
+
+const fn half_sizes(
+    [rows, columns]: [u32; 2],
+    [warp_rows, warp_columns]: [u32; 2],
+    stages: u32,
+) -> [(&'static str, u32); 5] {
+    [
+        ("TILE_ROWS", rows),
+        ("TILE_COLUMNS", columns),
+        ("WARP_ROWS", warp_rows),
+        ("WARP_COLUMNS", warp_columns),
+        ("STAGES", stages),
+    ]
+}
+
+/// Steps of 32 elements of two bytes of both operands.
+fn half_shared(_: &Dims, variant: &Variant) -> u32 {
+    let lines = variant.define("TILE_ROWS") + variant.define("TILE_COLUMNS");
+    variant.define("STAGES") * lines * 32 * 2
+}
 
 const fn wgsl(entry: &'static [&'static str; 1]) -> Option<Source> {
     Some(Source::new(WGSL, entry).with_variants(WGSL_TILES))
 }
 
-const fn cuda(entry: &'static [&'static str; 1]) -> Option<Source> {
-    Some(Source::new(CUDA, entry).with_variants(CUDA_TILES))
+const fn cuda(half: &'static Source) -> Option<Source> {
+    Some(
+        Source::new(CUDA, half.entries)
+            .with_variants(CUDA_TILES)
+            .with_half(half),
+    )
+}
+
+const fn cuda_half(entry: &'static [&'static str; 1]) -> Source {
+    Source::new(CUDA_HALF, entry)
+        .with_variants(CUDA_HALF_TILES)
+        .with_shared(half_shared)
 }
 
 /// Workgroups for a result of `rows x columns`.
@@ -106,7 +154,7 @@ pub static FORWARD: Kernel = Kernel {
         Arg::output("y", ["rows", "n"]),
     ],
     constants: CONSTANTS,
-    cuda: cuda(&["gemm_forward"]),
+    cuda: cuda(&cuda_half(&["gemm_forward"])),
     wgsl: wgsl(&["gemm_forward"]),
     cpu: |call| {
         let (rows, n, k) = sizes(call);
@@ -129,7 +177,7 @@ pub static FORWARD_GELU: Kernel = Kernel {
         Arg::output("a", ["rows", "n"]),
     ],
     constants: CONSTANTS,
-    cuda: cuda(&["gemm_forward_gelu"]),
+    cuda: cuda(&cuda_half(&["gemm_forward_gelu"])),
     wgsl: wgsl(&["gemm_forward_gelu"]),
     cpu: |call| {
         let (rows, n, k) = sizes(call);
@@ -158,7 +206,7 @@ pub static BACKWARD_INPUT: Kernel = Kernel {
         Arg::inout("dx", ["rows", "k"]),
     ],
     constants: CONSTANTS_ACCUMULATE_DX,
-    cuda: cuda(&["gemm_backward_input"]),
+    cuda: cuda(&cuda_half(&["gemm_backward_input"])),
     wgsl: wgsl(&["gemm_backward_input"]),
     cpu: |call| {
         let (rows, n, k) = sizes(call);
@@ -183,7 +231,7 @@ pub static BACKWARD_GELU: Kernel = Kernel {
         Arg::output("dz", ["rows", "k"]),
     ],
     constants: CONSTANTS,
-    cuda: cuda(&["gemm_backward_gelu"]),
+    cuda: cuda(&cuda_half(&["gemm_backward_gelu"])),
     wgsl: wgsl(&["gemm_backward_gelu"]),
     cpu: |call| {
         let (rows, n, k) = sizes(call);
@@ -215,7 +263,7 @@ pub static BACKWARD_WEIGHT: Kernel = Kernel {
         Arg::inout("dw", ["n", "k"]).f32(),
     ],
     constants: CONSTANTS_ACCUMULATE_DW,
-    cuda: cuda(&["gemm_backward_weight"]),
+    cuda: cuda(&cuda_half(&["gemm_backward_weight"])),
     wgsl: wgsl(&["gemm_backward_weight"]),
     cpu: |call| {
         let (rows, n, k) = sizes(call);

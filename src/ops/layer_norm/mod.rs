@@ -62,15 +62,23 @@ const WGSL_ROWS: &[Variant] = &[
     Variant::new("subgroup", THREADS, &[("ROWS", 8)]).in_subgroups(),
 ];
 
-/// A block has a row.
-const CUDA_ROWS: &[Variant] = &[Variant::new("plain", THREADS, &[("ROWS", 1)])];
+/// Widest row that a warp has on CUDA; a block has wider ones.
+const CUDA_WARP_WIDTH: usize = 1024;
 
 const fn wgsl(entry: &'static [&'static str; 1]) -> Option<Source> {
     Some(Source::new(WGSL, entry).with_variants(WGSL_ROWS))
 }
 
 const fn cuda(entry: &'static [&'static str; 1]) -> Option<Source> {
-    Some(Source::new(CUDA, entry).with_variants(CUDA_ROWS))
+    Some(Source::new(CUDA, entry).with_compiled(&["width"]))
+}
+
+const fn cuda_forward(entry: &'static [&'static str; 1]) -> Option<Source> {
+    let source = Source::new(CUDA, entry).with_compiled(&["width"]);
+    Some(source.with_grid(|dims, _| {
+        let rows = if dims.size("width") <= CUDA_WARP_WIDTH { 8 } else { 1 };
+        workgroups(dims.size("rows").div_ceil(rows))
+    }))
 }
 
 /// A workgroup for as many rows as the variant says.
@@ -89,7 +97,7 @@ pub static FORWARD: Kernel = Kernel {
         Arg::output("stats", ["rows", "two"]).f32(),
     ],
     constants: FORWARD_CONSTANTS,
-    cuda: cuda(&["layer_norm_forward"]),
+    cuda: cuda_forward(&["layer_norm_forward"]),
     wgsl: wgsl(&["layer_norm_forward"]),
     cpu: cpu::forward,
     reserve: None,
@@ -109,7 +117,7 @@ pub static RESIDUAL_FORWARD: Kernel = Kernel {
         Arg::output("stats", ["rows", "two"]).f32(),
     ],
     constants: FORWARD_CONSTANTS,
-    cuda: cuda(&["layer_norm_residual_forward"]),
+    cuda: cuda_forward(&["layer_norm_residual_forward"]),
     wgsl: wgsl(&["layer_norm_residual_forward"]),
     cpu: cpu::residual_forward,
     reserve: None,

@@ -26,6 +26,11 @@ const WGSL: File = File {
     text: include_str!("../../../shaders/masked_cross_entropy.wgsl"),
 };
 
+const CUDA: File = File {
+    name: "kernels/masked_cross_entropy.cu",
+    text: include_str!("../../../kernels/masked_cross_entropy.cu"),
+};
+
 /// `losses` of rows of logits; with the constant `train`, `logits = weight (softmax(logits) - onehot(label))`.
 pub static ROWS: Kernel = Kernel {
     name: "masked_cross_entropy.rows",
@@ -36,7 +41,7 @@ pub static ROWS: Kernel = Kernel {
         Arg::output("losses", ["rows", "1"]).f32(),
     ],
     constants: &["rows", "rows.count", "rows.start", "classes", "train"],
-    cuda: None,
+    cuda: Some(Source::new(CUDA, &["masked_cross_entropy_rows"])),
     wgsl: Some(Source::new(WGSL, &["masked_cross_entropy_rows"]).with_variants(REDUCING)),
     cpu: cpu::rows,
     reserve: None,
