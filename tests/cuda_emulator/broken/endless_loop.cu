@@ -1,8 +1,9 @@
-// Waits for a flag that nobody sets.
+// Waits for a flag that nobody sets, the lanes of a warp on different ways.
 
 extern "C" __global__ void broken(const float* x, float* y, unsigned n) {
-    while (*static_cast<volatile float*>(y) != 1.0f) { // BUG
-    }
+    volatile float* flag = y;
+    // One line, because the loop may be stopped anywhere in it.
+    while (*flag != 1.0f) { if (threadIdx.x % 2 == 0) { __nanosleep(20); } } // BUG
 }
 
 extern "C" __global__ void fixed(const float* x, float* y, unsigned n) {

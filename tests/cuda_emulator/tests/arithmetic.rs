@@ -115,7 +115,7 @@ extern "C" __global__ void integers(const unsigned* x, unsigned* y) {
         b.leading_zeros(),
         b.reverse_bits(),
         b.trailing_zeros() + 1,
-        0x0145_fedc & 0 | u32::from_le_bytes([0xba, 0xfe, 0x45, 0x01]),
+        u32::from_le_bytes([0xba, 0xfe, 0x45, 0x01]),
         (b << 8) | (a >> 24),
         ((u64::from(a) * u64::from(b) + 7) / 1_000_003) as u32,
         (a as i32 / 7) as u32,
@@ -219,6 +219,39 @@ extern "C" __global__ void atomics(unsigned* y, float* f) {
         [4 * 2016, 255, minimum, u32::MAX, 256 % 100, 7, 256, 256]
     );
     assert_eq!(device.read(&sum), [128.0]);
+}
+
+#[test]
+fn producers_arrive_at_a_barrier_that_consumers_wait_at() {
+    let Some(device) = device() else { return };
+    let source = r#"
+extern "C" __global__ void pipe(const float* x, float* y, unsigned rounds) {
+    __shared__ float tile[64];
+    const unsigned at = threadIdx.x % 64;
+    for (unsigned round = 0; round < rounds; round += 1) {
+        if (threadIdx.x < 64) {
+            asm volatile("bar.sync 2, 128;" ::: "memory");
+            tile[at] = x[at] + static_cast<float>(round);
+            asm volatile("bar.arrive 1, 128;" ::: "memory");
+        } else {
+            asm volatile("bar.arrive 2, 128;" ::: "memory");
+            asm volatile("bar.sync 1, 128;" ::: "memory");
+            y[64 * round + at] = tile[63 - at];
+        }
+    }
+}
+"#;
+    let kernel = device.kernel("pipe.cu", source, "pipe");
+    let x: Vec<f32> = (0..64u8).map(f32::from).collect();
+    for seed in [0, 1, 2, 3] {
+        device.control.set_seed(seed);
+        let (input, output) = (device.floats(&x), device.floats(&[0.0; 192]));
+        device
+            .launch(&kernel, 1, 128, &[Arg::F32(&input), Arg::F32(&output), Arg::Number(3)])
+            .unwrap();
+        let expected: Vec<f32> = (0..192usize).map(|at| (63 - at % 64 + at / 64) as f32).collect();
+        assert_eq!(device.read(&output), expected, "seed {seed}");
+    }
 }
 
 #[test]

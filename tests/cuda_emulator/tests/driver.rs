@@ -242,8 +242,7 @@ fn what_does_not_load_says_why() {
     let module = device.context.load_module(Ptx::from_src(ptx)).unwrap();
     let error = module
         .load_function("shrink")
-        .err()
-        .expect("there is no such kernel")
+        .expect_err("there is no such kernel")
         .to_string();
     assert!(error.contains("no kernel shrink; there are scale"), "{error}");
 }

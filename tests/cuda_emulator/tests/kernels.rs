@@ -9,7 +9,7 @@ use harness::{Device, compile, device, workspace};
 /// What a symbol's count is when all its rows are live.
 const FIXED: u32 = 0xffff_ffff;
 
-/// A kernel of a file of the project; none while the file has other entry points or parameters than this test knows.
+/// A kernel of a file of the project, as the crate compiles it for f32.
 fn kernel(device: &Device, file: &str, entry: &str) -> CudaFunction {
     let source = std::fs::read_to_string(workspace().join("kernels").join(file)).unwrap();
     let defines = [

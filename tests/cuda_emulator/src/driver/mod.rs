@@ -167,7 +167,7 @@ unsafe fn write<T>(to: *mut T, value: T) -> Code {
     SUCCESS
 }
 
-/// Like [`write`], within a call.
+/// Like [`write()`], within a call.
 ///
 /// # Safety
 /// `to` is null or a place for a value.

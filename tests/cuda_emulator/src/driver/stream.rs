@@ -50,7 +50,7 @@ pub struct Event {
 }
 
 impl Driver {
-    /// A stream that exists. 1 and 2 are the legacy stream and the thread's, which is taken for the same.
+    /// A stream that exists; 0 is the legacy stream.
     pub fn stream(&self, handle: usize) -> Called<&Stream> {
         Ok(self.streams.get(&handle).ok_or(INVALID_HANDLE)?)
     }

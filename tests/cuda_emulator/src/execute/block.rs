@@ -40,6 +40,7 @@ impl<'a> Block<'a> {
                 counts: Counts::new(run.kernel),
                 hints: vec![0; run.kernel.sites.len()],
                 steps: 0,
+                now: 0,
                 random: 1,
             },
             warps: (0..warps).map(|index| Warp::new(run, index)).collect(),

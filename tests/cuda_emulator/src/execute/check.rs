@@ -87,6 +87,8 @@ pub struct Context<'a> {
     pub hints: Vec<u32>,
     /// Instructions that the block's warps have run.
     pub steps: u64,
+    /// The same, up to the instruction that runs.
+    pub now: u64,
     /// State of the random order.
     pub random: u64,
 }

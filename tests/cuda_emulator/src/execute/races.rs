@@ -172,8 +172,6 @@ mod tests {
 
     #[test]
     fn reads_by_several_blocks_are_remembered_against_a_write_by_one_of_them() {
-        let view = crate::memory::Memory::default();
-        drop(view);
         let shadow = GlobalShadow {
             regions: vec![OnceLock::new()],
         };

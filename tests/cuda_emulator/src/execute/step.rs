@@ -134,7 +134,7 @@ impl Warp {
             Special::Warp => every(self.index as u32),
             Special::Warps => every(run.threads.div_ceil(LANES as u32)),
             Special::LaneMask(f) => by_lane(&f),
-            Special::Clock => [context.steps; LANES],
+            Special::Clock => [context.now; LANES],
             Special::Multiprocessor => every(context.linear % crate::driver::MULTIPROCESSORS),
             Special::Multiprocessors => every(crate::driver::MULTIPROCESSORS),
             Special::DynamicShared => every(launch.dynamic_shared),

@@ -134,17 +134,16 @@ impl Warp {
 
     /// Runs until no group can go on, or for a while; whether anything ran.
     pub fn run(&mut self, context: &mut Context<'_>) -> Checked<bool> {
-        let mut ran = false;
+        let (mut ran, start) = (false, context.steps);
         let mut impatient = None;
         while let Some(at) = self.choose(context, impatient) {
             ran = true;
+            self.check_steps(context, self.groups[at])?;
             let (lanes, finished) = self.run_group(at, context)?;
-            if !finished {
-                if self.groups.iter().filter(|group| group.state == State::Ready).count() < 2 || impatient.is_some() {
-                    return Ok(true); // other warps may have to go first
-                }
-                impatient = Some(lanes);
+            if context.steps - start > 4 * u64::from(PATIENCE) {
+                return Ok(true); // other warps may have to go first
             }
+            impatient = if finished { impatient } else { Some(lanes) };
         }
         for group in &self.groups {
             if let State::Gathering { members } = group.state
@@ -193,6 +192,7 @@ impl Warp {
         let mut patience = PATIENCE;
         loop {
             if pc == stop {
+                context.steps += u64::from(PATIENCE - patience);
                 self.join(pc, lanes);
                 return Ok((lanes, true));
             }
@@ -209,8 +209,9 @@ impl Warp {
             if patience == 0 {
                 context.steps += u64::from(PATIENCE);
                 self.join(pc, lanes);
-                return self.check_steps(context, instruction, lanes).map(|()| (lanes, false));
+                return Ok((lanes, false));
             }
+            context.now = context.steps + u64::from(PATIENCE - patience);
             match &instruction.op {
                 Op::Compute { function, to, from } => {
                     let mut out = [0; LANES];
@@ -269,17 +270,18 @@ impl Warp {
         }
     }
 
-    fn check_steps(&self, context: &Context<'_>, instruction: &Instruction, lanes: u32) -> Checked<()> {
+    /// A block that runs for too long is taken for one that does not end.
+    fn check_steps(&self, context: &Context<'_>, group: Group) -> Checked<()> {
         let limit = context.run.settings.step_limit;
         if context.steps <= limit {
             return Ok(());
         }
-        let place = context.place(instruction.place);
-        let thread = self.thread(lanes.trailing_zeros() as usize);
+        let place = context.place(context.run.kernel.code[group.pc as usize].place);
+        let thread = self.thread(group.lanes.trailing_zeros() as usize);
         context.finding(
             Kind::Timeout,
             thread,
-            format!("{place}: more than {limit} instructions in a block"),
+            format!("{place}: more than {limit} instructions of warps in a block"),
         )
     }
 

@@ -12,7 +12,7 @@ pub struct Instruction {
     pub op: Op,
     /// The predicate that lets it.
     pub guard: Option<Guard>,
-    /// Index of its place in the sources, in [`Module::locations`](super::Module::locations).
+    /// Index of its place in the sources, in [`Module::locations`](super::Kernel::locations).
     pub place: u32,
     /// What it counts as.
     pub class: Class,

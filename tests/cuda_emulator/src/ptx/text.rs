@@ -1,7 +1,7 @@
 //! PTX text, cut into declarations and statements.
 //!
-//! Everything ends with a semicolon except labels, braces and the directives that end with their line. A module is a
-//! list of [`Declaration`]s; the body of a function stays text until [`Statements`] walks it.
+//! Everything ends with a semicolon except labels, braces and the directives that end with their line. [`cut`] finds
+//! a module's variables and functions; the body of a function stays text until [`statements`] walks it.
 
 use super::PtxError;
 
