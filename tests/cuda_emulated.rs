@@ -114,6 +114,7 @@ fn twenty_steps_in_bf16_agree_with_the_cpus_and_repeat_and_resume_bit_for_bit() 
     // Once more with another order of warps, launch by launch, and half of it resumed on a new device with graphs.
     let last = whole.state();
     let half = STEPS as usize / 2;
+    emulated.control.set_checked(false);
     let launched = |sizes| emulated.open(sizes, 0, 7, false);
     let mut first = Training::new(Limits::default(), precision, launched, &start(0.0));
     assert!(first.run(0..STEPS / 2) == losses[..half], "another run, other losses");
@@ -124,6 +125,65 @@ fn twenty_steps_in_bf16_agree_with_the_cpus_and_repeat_and_resume_bit_for_bit() 
         "after the resume, other losses"
     );
     assert!(second.state() == last, "after the resume, other weights");
+    emulated.control.set_checked(true);
     let findings = emulated.control.findings();
     assert!(findings.is_empty(), "{findings:#?}");
 }
+
+/// How the kernels of a bf16 step touch memory: sectors of 32 bytes and passes through shared memory, against the fewest
+/// that the same accesses need. The file that says so is compared; `TLM_BLESS=1` writes it anew.
+#[test]
+fn memory_accesses_are_those_of_the_committed_table() {
+    let Some(emulated) = emulated() else { return };
+    let emulated = emulated.as_ref().expect("opened above");
+    emulated.control.reset();
+    emulated.control.set_counters(true);
+    let open = |sizes| emulated.open(sizes, 0, 0, true);
+    Training::new(Limits::default(), Precision::Bf16, open, &start(0.0)).run(0..1);
+    emulated.control.set_counters(false);
+    let counted = emulated.control.counters();
+    let mut table = String::from(HEAD);
+    let mut broken = Vec::new();
+    for (kernel, counts) in counted.as_object().unwrap() {
+        let lines = counts["lines"].as_object().unwrap();
+        let sum = |name: &str| -> u64 { lines.values().filter_map(|line| line[name].as_u64()).sum() };
+        let share = |ideal: u64, real: u64| match real {
+            0 => "-".to_owned(),
+            _ => format!("{:.0} %", 100.0 * ideal as f64 / real as f64),
+        };
+        let (sectors, ideal_sectors) = (sum("sectors"), sum("ideal_sectors"));
+        let (wavefronts, ideal_wavefronts) = (sum("wavefronts"), sum("ideal_wavefronts"));
+        table += &format!(
+            "| `{kernel}` | {sectors} | {} | {wavefronts} | {} |\n",
+            share(ideal_sectors, sectors),
+            share(ideal_wavefronts, wavefronts)
+        );
+        // Products live on shared memory: a conflict there is time.
+        let product = kernel.starts_with("gemm") || kernel.starts_with("attention");
+        if product && 100 * ideal_wavefronts < 95 * wavefronts {
+            broken.push(format!(
+                "{kernel}: {wavefronts} passes where {ideal_wavefronts} would do"
+            ));
+        }
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/cuda-memory.md");
+    if std::env::var("TLM_BLESS").is_ok_and(|value| value == "1") {
+        std::fs::write(path, &table).unwrap();
+    }
+    assert!(
+        std::fs::read_to_string(path).unwrap() == table,
+        "docs/cuda-memory.md is out of date: TLM_BLESS=1 cargo test --release --test cuda_emulated memory"
+    );
+}
+
+const HEAD: &str = "# How CUDA's kernels touch memory
+
+Made by `TLM_BLESS=1 cargo test --release --test cuda_emulated memory`; a test compares. Counted by the interpreter of
+`tests/cuda_emulator` over one joint training step of tiny (H = 128, two heads of 64, 8,192 words, bf16, first variants): sectors of
+32 bytes that the warps' requests to global memory touch, and passes (wavefronts of 32 banks) of their requests to shared
+memory; each with the share of them that the same bytes need at least. Counted, not measured: nothing here ran on hardware.
+
+| entry point | sectors | needed | shared passes | needed |
+|---|---|---|---|---|
+";

@@ -1,6 +1,10 @@
-//! The generated part of the documentation: `docs/ops.md` is the registry as a table.
+//! The generated parts of the documentation: `docs/ops.md` is the registry as a table, `docs/cuda-floors.md` what a step
+//! takes at least on two GPUs.
 //!
-//! `TLM_BLESS=1 cargo test --release --test docs` writes it anew.
+//! `TLM_BLESS=1 cargo test --release --test docs` writes them anew.
+
+#[path = "docs/floors.rs"]
+mod floors;
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -69,14 +73,22 @@ fn table() -> String {
 
 #[test]
 fn the_table_of_ops_is_the_registry() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/ops.md");
-    let table = table();
+    compare("docs/ops.md", &table());
+}
+
+#[test]
+fn the_floors_are_those_of_the_cost_functions() {
+    compare("docs/cuda-floors.md", &floors::table());
+}
+
+fn compare(name: &str, made: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
     if std::env::var("TLM_BLESS").is_ok_and(|value| value == "1") {
-        std::fs::write(&path, &table).unwrap();
+        std::fs::write(&path, made).unwrap();
     }
     let written = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
-        written == table,
-        "docs/ops.md is out of date: TLM_BLESS=1 cargo test --release --test docs"
+        written == made,
+        "{name} is out of date: TLM_BLESS=1 cargo test --release --test docs"
     );
 }
