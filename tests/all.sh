@@ -137,31 +137,6 @@ print(f"{report['device']}: {report['seconds']:.1f} s")
 PYTHON
 fi
 
-step "the same on an interpreter of CUDA's kernels, a few steps"
-if ! nvrtc && [ -z "${TLM_NVRTC:-}" ] && ! ldconfig -p 2>/dev/null | grep -q libnvrtc; then
-    skip "training on the interpreter of CUDA's kernels: no NVRTC"
-else
-    # A driver for this one command: the interpreter under the name that cudarc looks for.
-    mkdir "$out/driver"
-    ln -s "$(realpath "$target/release/deps/libcuda_emulator.so")" "$out/driver/libcuda.so.1"
-    emulated() { LD_LIBRARY_PATH="$out/driver" CUDA_EMULATOR_CHECKED=0 TLM_CACHE="$out/cache" TLM_VARIANTS=first "$@"; }
-    emulated "$target/release/tlm" devices | grep -A2 '^cuda'
-    emulated "$target/release/tlm" run examples/quickstart/quickstart-short.toml --out "$out/cuda" --device cuda \
-        --set stage1.steps=12 --set stage1.warmup=2 --set stage2.steps=20 --set stage2.warmup=2 --set stage2.eval_every=20
-    python3 - "$out/cuda" <<'PYTHON'
-import json
-import math
-import pathlib
-import sys
-
-report = json.loads((pathlib.Path(sys.argv[1]) / "report.json").read_text())
-assert "PTX interpreter (not a GPU)" in report["device"], report["device"]
-assert report["stage1"]["steps"] == 12 and math.isfinite(report["stage1"]["mlm_loss_last"]), report["stage1"]
-assert report["test"]["examples"] == 1500, report["test"]["examples"]
-print(f"{report['device']}: {report['seconds']:.1f} s")
-PYTHON
-fi
-
 step "done"
 for what in "${skipped[@]:+${skipped[@]}}"; do
     printf 'SKIPPED: %s\n' "$what"

@@ -15,7 +15,7 @@ mod training;
 use std::io::Write;
 use std::sync::{Mutex, MutexGuard};
 
-use cuda_emulator::control::Control;
+use cuda_emulator::control::{Control, FILE_NAME};
 use harness::{Backend, walk};
 use tlm::device::cuda::{CudaDevice, Gpu, Nvrtc};
 use tlm::device::{Device, Sizes, Variants};
@@ -128,6 +128,50 @@ fn twenty_steps_in_bf16_agree_with_the_cpus_and_repeat_and_resume_bit_for_bit() 
     emulated.control.set_checked(true);
     let findings = emulated.control.findings();
     assert!(findings.is_empty(), "{findings:#?}");
+}
+
+/// `tlm run` in a process of its own, whose driver is the interpreter: a few texts of the quickstart, few steps, every stage.
+#[test]
+fn a_run_of_the_quickstarts_smallest_form_goes_from_start_to_end() {
+    if emulated().is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let (root, at) = (concat!(env!("CARGO_MANIFEST_DIR"), "/"), directory.path());
+    for (name, lines) in [("train", 64), ("dev", 24), ("test", 24), ("corpus", 200)] {
+        let file = std::fs::File::open(format!("{root}examples/quickstart/{name}.jsonl.zst")).unwrap();
+        let text = std::io::read_to_string(zstd::Decoder::new(file).unwrap()).unwrap();
+        let first: Vec<&str> = text.lines().take(lines).collect();
+        std::fs::write(at.join(format!("{name}.jsonl")), first.join("\n")).unwrap();
+    }
+    let config = "[task]\ntrain = \"train.jsonl\"\ndev = \"dev.jsonl\"\ntest = \"test.jsonl\"\n\
+        [corpus]\ninputs = \"corpus.jsonl\"\n[tokenizer]\nvocab_size = 600\n\
+        [model]\npreset = \"tiny\"\nmax_length = 32\n\
+        [stage1]\nsteps = 4\nbatch = 4\nrho1 = 1\nwarmup = 1\n[stage2]\nsteps = 4\nbatch = 4\nwarmup = 1\neval_every = 4\n";
+    std::fs::write(at.join("run.toml"), config).unwrap();
+    // The driver's name leads to the interpreter.
+    let library = std::env::current_exe().unwrap().with_file_name(FILE_NAME);
+    std::os::unix::fs::symlink(library, at.join("libcuda.so.1")).unwrap();
+    let mut run = std::process::Command::new(env!("CARGO_BIN_EXE_tlm"));
+    run.args(["run", "run.toml", "--out", "out", "--device", "cuda"])
+        .current_dir(at)
+        .env("LD_LIBRARY_PATH", at)
+        .env("TLM_NVRTC", Nvrtc::find().unwrap().path())
+        .env("TLM_CACHE", at.join("cache"))
+        .env("TLM_VARIANTS", "first");
+    let output = run.output().unwrap();
+    let (said, failed) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(output.status.success(), "{said}\n{failed}");
+    println!("{said}");
+    let report = std::fs::read_to_string(at.join("out/report.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    let device = report["device"].as_str().unwrap();
+    assert!(device.contains("PTX interpreter (not a GPU)"), "{device}");
+    assert_eq!((&report["stage1"]["steps"], &report["test"]["examples"]), (&4.into(), &24.into()));
+    assert!(report["stage1"]["mlm_loss_last"].as_f64().unwrap().is_finite(), "{report}");
 }
 
 /// How the kernels of a bf16 step touch memory: sectors of 32 bytes and passes through shared memory, against the fewest
