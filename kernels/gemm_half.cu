@@ -70,15 +70,16 @@ __device__ __forceinline__ Part product(const Matrix& a, const Matrix& b, u32 de
         commit_copies();
     };
     Part c = {};
+    // Copies run STAGES - 1 steps ahead of products.
 #pragma unroll 1
-    for (u32 step = 0; step < STAGES - 1; step += 1) {
-        copy(step);
-    }
-#pragma unroll 1
-    for (u32 step = 0; step < steps; step += 1) {
+    for (u32 ahead = 0; ahead < steps + STAGES - 1; ahead += 1) {
         wait_copies<STAGES - 2>();
-        __syncthreads(); // this step has arrived, and the one before has been multiplied by all
-        copy(step + STAGES - 1);
+        __syncthreads(); // the next step has arrived, and the one before has been multiplied by all
+        copy(ahead);
+        if (ahead < STAGES - 1) {
+            continue;
+        }
+        const u32 step = ahead - (STAGES - 1);
         const ATile a_tile = {stages + step % STAGES * STAGE};
         const BTile b_tile = {a_tile.data + ATile::SIZE};
 #pragma unroll
