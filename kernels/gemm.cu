@@ -55,14 +55,16 @@ __device__ __forceinline__ u32 tile_column() {
 // Copies SIZE rows by DEPTH columns of an operand whose rows run along the depth, turned: [DEPTH][SIZE].
 template <u32 SIZE>
 __device__ __forceinline__ void copy_turned(float4* tile, const Matrix& matrix, u32 row, u32 depth) {
-    float* to = reinterpret_cast<float*>(tile);
-#pragma unroll
-    for (u32 i = threadIdx.x; i < DEPTH * SIZE; i += THREADS) {
-        const u32 across = i % 8 + i / 32 % (DEPTH / 8) * 8;
-        const u32 high = i / 8 % 4 + i / (4 * DEPTH) * 4;
-        const bool inside = row + high < matrix.rows && depth + across < matrix.columns;
-        const float* from = matrix.data + static_cast<size_t>(row + high) * matrix.columns + depth + across;
-        copy_async<4>(to + across * (SIZE + 4) + high, from, inside);
+    static_assert(THREADS % (4 * DEPTH) == 0, "a thread's words are of one depth");
+    const u32 across = threadIdx.x % 8 + threadIdx.x / 32 % (DEPTH / 8) * 8;
+    const u32 high = threadIdx.x / 8 % 4 + threadIdx.x / (4 * DEPTH) * 4;
+    const bool inside = depth + across < matrix.columns;
+    const float* from = matrix.data + static_cast<size_t>(row + high) * matrix.columns + depth + across;
+    float* to = reinterpret_cast<float*>(tile) + across * (SIZE + 4) + high;
+#pragma unroll 2
+    for (u32 i = 0; i < SIZE; i += THREADS / DEPTH) {
+        copy_async<4>(to + i, from, inside && row + high + i < matrix.rows);
+        from += static_cast<size_t>(THREADS / DEPTH) * matrix.columns;
     }
 }
 

@@ -22,6 +22,10 @@ constexpr u32 DOWN = WARP_ROWS / 16;     // fragments of a warp's part
 constexpr u32 ACROSS = WARP_COLUMNS / 8;
 constexpr u32 LINE = WARP_COLUMNS + 8;   // floats of a row on its way out; 8 more spread rows over banks
 constexpr u32 STAGE = (TILE_ROWS + TILE_COLUMNS) * DEPTH / CHUNK; // chunks of a step
+// Registers that a thread may take, and the blocks that then fit a multiprocessor with its 65,536: left to itself the compiler
+// rather spills a few than takes one more than 64 or 128.
+constexpr u32 REGISTERS = DOWN * ACROSS * 4 > 64 ? 256 : 128;
+constexpr u32 BLOCKS = 65536 / (THREADS * REGISTERS);
 static_assert(THREADS == WARPS * WARP, "a warp for each part");
 static_assert(WARPS * 16 * LINE * 4 <= STAGES * STAGE * 16, "the parts leave through the stages");
 
@@ -138,7 +142,7 @@ __device__ __forceinline__ void finish(const Part& c, Write write) {
 }
 
 // y = x W^T + b
-extern "C" __global__ void __launch_bounds__(THREADS) gemm_forward(
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) gemm_forward(
     const Stored* __restrict__ x, // [rows, k]
     const Stored* __restrict__ w, // [n, k]
     const float* __restrict__ b,  // [1, n]
@@ -167,7 +171,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) gemm_forward(
 }
 
 // z = x W^T + b, a = gelu(z)
-extern "C" __global__ void __launch_bounds__(THREADS) gemm_forward_gelu(
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) gemm_forward_gelu(
     const Stored* __restrict__ x, // [rows, k]
     const Stored* __restrict__ w, // [n, k]
     const float* __restrict__ b,  // [1, n]
@@ -200,7 +204,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) gemm_forward_gelu(
 }
 
 // dx (+)= dy W
-extern "C" __global__ void __launch_bounds__(THREADS) gemm_backward_input(
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) gemm_backward_input(
     const Stored* __restrict__ dy, // [rows, n]
     const Stored* __restrict__ w,  // [n, k]
     Stored* __restrict__ dx,       // [rows, k]
@@ -231,7 +235,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) gemm_backward_input(
 }
 
 // dz = (dy W) gelu'(z)
-extern "C" __global__ void __launch_bounds__(THREADS) gemm_backward_gelu(
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) gemm_backward_gelu(
     const Stored* __restrict__ dy, // [rows, n]
     const Stored* __restrict__ w,  // [n, k]
     const Stored* __restrict__ z,  // [rows, k]
@@ -260,7 +264,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) gemm_backward_gelu(
 }
 
 // dW (+)= dy^T x
-extern "C" __global__ void __launch_bounds__(THREADS) gemm_backward_weight(
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) gemm_backward_weight(
     const Stored* __restrict__ dy, // [rows, n]
     const Stored* __restrict__ x,  // [rows, k]
     float* __restrict__ dw,        // [n, k]

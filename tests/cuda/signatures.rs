@@ -30,10 +30,9 @@ pub fn expected(kernel: &Kernel) -> Vec<Parameter> {
 pub fn declared(source: &Source, entry: &str) -> Option<Vec<Parameter>> {
     let text = source.file.text;
     let start = text.find(&format!(" {entry}("))?;
-    let head = text[..start]
-        .rsplit("extern \"C\" __global__ void __launch_bounds__(THREADS)")
-        .next()?;
-    if !head.is_empty() {
+    let (_, bounds) = text[..start].rsplit_once("extern \"C\" __global__ void ")?;
+    // Blocks of THREADS threads, and perhaps how many of them shall fit a multiprocessor.
+    if !matches!(bounds, "__launch_bounds__(THREADS)" | "__launch_bounds__(THREADS, BLOCKS)") {
         return None;
     }
     let list = &text[start..start + text[start..].find(") {")?];
