@@ -91,6 +91,16 @@ struct Place {
     }
 };
 
+// Copies the rows of a matrix from `row` on to a tile.
+template <u32 COUNT>
+__device__ __forceinline__ void copy_rows(const Tile<COUNT, CHUNKS>& tile, const Matrix& matrix, u32 row) {
+    if constexpr (HEAD_SIZE % CHUNK == 0) {
+        tile.copy_aligned(matrix, row, 0);
+    } else {
+        tile.copy_loose(matrix, row, 0);
+    }
+}
+
 __device__ __forceinline__ u32 lane_row() {
     return threadIdx.x % WARP / 4;
 }
@@ -103,7 +113,7 @@ __device__ __forceinline__ u32 lane_column() {
 // The warp's rows of a matrix, by way of a tile. All threads must call it, and no copies may be under way.
 __device__ __forceinline__ Rows load_rows(const Place& at, const Matrix& matrix) {
     const RowTile tile = {shared};
-    tile.copy(matrix, at.first_row(), 0);
+    copy_rows(tile, matrix, at.first_row());
     commit_copies();
     wait_copies<0>();
     __syncthreads();
@@ -298,8 +308,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_forward(
         if (block < at.length) {
             const BlockTile k = {shared + block / BLOCK % 2 * 2 * BlockTile::SIZE};
             const BlockTile v = {k.data + BlockTile::SIZE};
-            k.copy(keys, block, 0);
-            v.copy(values, block, 0);
+            copy_rows(k, keys, block);
+            copy_rows(v, values, block);
         }
         commit_copies();
     };
@@ -402,8 +412,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_backward_queries
         if (block < at.length) {
             const BlockTile k = {shared + block / BLOCK % 2 * 2 * BlockTile::SIZE};
             const BlockTile v = {k.data + BlockTile::SIZE};
-            k.copy(keys, block, 0);
-            v.copy(values, block, 0);
+            copy_rows(k, keys, block);
+            copy_rows(v, values, block);
         }
         commit_copies();
     };
@@ -486,8 +496,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_backward_keys(
         if (block < at.length) {
             const BlockTile q = {stages + stage * 2 * BlockTile::SIZE};
             const BlockTile d = {q.data + BlockTile::SIZE};
-            q.copy(queries, block, 0);
-            d.copy(douts, block, 0);
+            copy_rows(q, queries, block);
+            copy_rows(d, douts, block);
             if (threadIdx.x < BLOCK) {
                 const u32 query = block + threadIdx.x;
                 float2 of_query = make_float2(0.0f, 0.0f);
@@ -499,8 +509,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_backward_keys(
         }
         commit_copies();
     };
-    k.copy(at.of_qkv(qkv, K), at.first_row(), 0);
-    v.copy(at.of_qkv(qkv, V), at.first_row(), 0);
+    copy_rows(k, at.of_qkv(qkv, K), at.first_row());
+    copy_rows(v, at.of_qkv(qkv, V), at.first_row());
     if constexpr (STAGES == 2) {
         copy(0);
     }

@@ -41,6 +41,8 @@ struct Tiles {
     float4 b[DEPTH * COLUMN_LINE / 4]; // [DEPTH][COLUMN_LINE]
 };
 
+__shared__ Tiles steps[2];
+
 // First row and column of the block's tile.
 __device__ __forceinline__ u32 tile_row() {
     return blockIdx.y * TILE_ROWS;
@@ -53,14 +55,16 @@ __device__ __forceinline__ u32 tile_column() {
 // Copies SIZE rows by DEPTH columns of an operand whose rows run along the depth, turned: [DEPTH][SIZE].
 template <u32 SIZE>
 __device__ __forceinline__ void copy_turned(float4* tile, const Matrix& matrix, u32 row, u32 depth) {
-    float* to = reinterpret_cast<float*>(tile);
-#pragma unroll
-    for (u32 i = threadIdx.x; i < DEPTH * SIZE; i += THREADS) {
-        const u32 across = i % 8 + i / 32 % (DEPTH / 8) * 8;
-        const u32 high = i / 8 % 4 + i / (4 * DEPTH) * 4;
-        const bool inside = row + high < matrix.rows && depth + across < matrix.columns;
-        const float* from = matrix.data + static_cast<size_t>(row + high) * matrix.columns + depth + across;
-        copy_async<4>(to + across * (SIZE + 4) + high, from, inside);
+    static_assert(THREADS % (4 * DEPTH) == 0, "a thread's words are of one depth");
+    const u32 across = threadIdx.x % 8 + threadIdx.x / 32 % (DEPTH / 8) * 8;
+    const u32 high = threadIdx.x / 8 % 4 + threadIdx.x / (4 * DEPTH) * 4;
+    const bool inside = depth + across < matrix.columns;
+    const float* from = matrix.data + static_cast<size_t>(row + high) * matrix.columns + depth + across;
+    float* to = reinterpret_cast<float*>(tile) + across * (SIZE + 4) + high;
+#pragma unroll 2
+    for (u32 i = 0; i < SIZE; i += THREADS / DEPTH) {
+        copy_async<4>(to + i, from, inside && row + high + i < matrix.rows);
+        from += static_cast<size_t>(THREADS / DEPTH) * matrix.columns;
     }
 }
 
@@ -116,20 +120,19 @@ __device__ __forceinline__ void multiply(Part& c, const Tiles& tiles) {
 // The block's tile of a product; copy(tiles, depth) begins to bring one step.
 template <typename Copy>
 __device__ __forceinline__ Part product(u32 depths, Copy copy) {
-    __shared__ Tiles tiles[2];
     Part c = {};
-    copy(tiles[0], 0);
-    commit_copies();
+    // Copies run a step ahead of products.
 #pragma unroll 1
-    for (u32 depth = 0; depth < depths; depth += DEPTH) {
+    for (u32 ahead = 0; ahead < blocks_of(depths, DEPTH) + 1; ahead += 1) {
         wait_copies<0>();
-        __syncthreads(); // this step has arrived, and the one before has been multiplied by all
-        const u32 step = depth / DEPTH;
-        if (depth + DEPTH < depths) {
-            copy(tiles[(step + 1) % 2], depth + DEPTH);
+        __syncthreads(); // the next step has arrived, and the one before has been multiplied by all
+        if (ahead * DEPTH < depths) {
+            copy(steps[ahead % 2], ahead * DEPTH);
         }
         commit_copies();
-        multiply(c, tiles[step % 2]);
+        if (ahead > 0) {
+            multiply(c, steps[(ahead + 1) % 2]);
+        }
     }
     return c;
 }
@@ -158,16 +161,33 @@ __device__ __forceinline__ Part dy_times_x(const Matrix& dy, const Matrix& x) {
     });
 }
 
-// Hands out the thread's part: write(row, column, four neighbouring sums) for every quad of it.
+// Hands out the block's tile: write(row, column, four neighbouring sums) for every quad of it, a row's quads to neighbouring
+// threads. It goes through shared memory, four rows of every thread at a time.
 template <typename Write>
 __device__ __forceinline__ void finish(const Part& c, Write write) {
+    float4* lines = reinterpret_cast<float4*>(steps); // [4 THREADS_DOWN][COLUMN_LINE]
+    static_assert(4 * THREADS_DOWN * COLUMN_LINE * 4 <= sizeof(steps), "the rows leave through the steps");
+    const u32 down = threadIdx.x / THREADS_ACROSS;
+    const u32 across = threadIdx.x % THREADS_ACROSS;
 #pragma unroll
-    for (u32 i = 0; i < PART_ROWS; i += 1) {
-        const u32 row = tile_row() + 4 * (i / 4 * THREADS_DOWN + threadIdx.x / THREADS_ACROSS) + i % 4;
+    for (u32 first = 0; first < PART_ROWS; first += 4) {
+        __syncthreads(); // what was there has been read
 #pragma unroll
-        for (u32 j = 0; j < PART_COLUMNS; j += 4) {
-            const u32 column = tile_column() + 4 * (j / 4 * THREADS_ACROSS + threadIdx.x % THREADS_ACROSS);
-            write(row, column, Run<4>{c.at[i][j], c.at[i][j + 1], c.at[i][j + 2], c.at[i][j + 3]});
+        for (u32 i = 0; i < 4; i += 1) {
+#pragma unroll
+            for (u32 j = 0; j < PART_COLUMNS; j += 4) {
+                const float* sums = c.at[first + i] + j;
+                lines[(4 * down + i) * (COLUMN_LINE / 4) + j / 4 * THREADS_ACROSS + across] =
+                    make_float4(sums[0], sums[1], sums[2], sums[3]);
+            }
+        }
+        __syncthreads();
+#pragma unroll 1
+        for (u32 quad = threadIdx.x; quad < THREADS_DOWN * TILE_COLUMNS; quad += THREADS) {
+            const u32 row = quad / (TILE_COLUMNS / 4);
+            const u32 column = quad % (TILE_COLUMNS / 4);
+            const float4* sums = lines + row * (COLUMN_LINE / 4) + column;
+            write(tile_row() + first * THREADS_DOWN + row, tile_column() + 4 * column, load<4>(reinterpret_cast<const float*>(sums)));
         }
     }
 }

@@ -22,6 +22,10 @@ constexpr u32 DOWN = WARP_ROWS / 16;     // fragments of a warp's part
 constexpr u32 ACROSS = WARP_COLUMNS / 8;
 constexpr u32 LINE = WARP_COLUMNS + 8;   // floats of a row on its way out; 8 more spread rows over banks
 constexpr u32 STAGE = (TILE_ROWS + TILE_COLUMNS) * DEPTH / CHUNK; // chunks of a step
+// Registers that a thread may take, and the blocks that then fit a multiprocessor with its 65,536: left to itself the compiler
+// rather spills a few than takes one more than 64 or 128.
+constexpr u32 REGISTERS = DOWN * ACROSS * 4 > 64 ? 256 : 128;
+constexpr u32 BLOCKS = 65536 / (THREADS * REGISTERS);
 static_assert(THREADS == WARPS * WARP, "a warp for each part");
 static_assert(WARPS * 16 * LINE * 4 <= STAGES * STAGE * 16, "the parts leave through the stages");
 
@@ -70,15 +74,16 @@ __device__ __forceinline__ Part product(const Matrix& a, const Matrix& b, u32 de
         commit_copies();
     };
     Part c = {};
+    // Copies run STAGES - 1 steps ahead of products.
 #pragma unroll 1
-    for (u32 step = 0; step < STAGES - 1; step += 1) {
-        copy(step);
-    }
-#pragma unroll 1
-    for (u32 step = 0; step < steps; step += 1) {
+    for (u32 ahead = 0; ahead < steps + STAGES - 1; ahead += 1) {
         wait_copies<STAGES - 2>();
-        __syncthreads(); // this step has arrived, and the one before has been multiplied by all
-        copy(step + STAGES - 1);
+        __syncthreads(); // the next step has arrived, and the one before has been multiplied by all
+        copy(ahead);
+        if (ahead < STAGES - 1) {
+            continue;
+        }
+        const u32 step = ahead - (STAGES - 1);
         const ATile a_tile = {stages + step % STAGES * STAGE};
         const BTile b_tile = {a_tile.data + ATile::SIZE};
 #pragma unroll
@@ -137,7 +142,7 @@ __device__ __forceinline__ void finish(const Part& c, Write write) {
 }
 
 // y = x W^T + b
-extern "C" __global__ void __launch_bounds__(THREADS) gemm_forward(
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) gemm_forward(
     const Stored* __restrict__ x, // [rows, k]
     const Stored* __restrict__ w, // [n, k]
     const float* __restrict__ b,  // [1, n]
@@ -166,7 +171,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) gemm_forward(
 }
 
 // z = x W^T + b, a = gelu(z)
-extern "C" __global__ void __launch_bounds__(THREADS) gemm_forward_gelu(
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) gemm_forward_gelu(
     const Stored* __restrict__ x, // [rows, k]
     const Stored* __restrict__ w, // [n, k]
     const float* __restrict__ b,  // [1, n]
@@ -199,7 +204,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) gemm_forward_gelu(
 }
 
 // dx (+)= dy W
-extern "C" __global__ void __launch_bounds__(THREADS) gemm_backward_input(
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) gemm_backward_input(
     const Stored* __restrict__ dy, // [rows, n]
     const Stored* __restrict__ w,  // [n, k]
     Stored* __restrict__ dx,       // [rows, k]
@@ -230,7 +235,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) gemm_backward_input(
 }
 
 // dz = (dy W) gelu'(z)
-extern "C" __global__ void __launch_bounds__(THREADS) gemm_backward_gelu(
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) gemm_backward_gelu(
     const Stored* __restrict__ dy, // [rows, n]
     const Stored* __restrict__ w,  // [n, k]
     const Stored* __restrict__ z,  // [rows, k]
@@ -259,7 +264,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) gemm_backward_gelu(
 }
 
 // dW (+)= dy^T x
-extern "C" __global__ void __launch_bounds__(THREADS) gemm_backward_weight(
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) gemm_backward_weight(
     const Stored* __restrict__ dy, // [rows, n]
     const Stored* __restrict__ x,  // [rows, k]
     float* __restrict__ dw,        // [n, k]

@@ -174,6 +174,14 @@ extern "C" __global__ void __launch_bounds__(THREADS) layer_norm_residual_forwar
     store_part(y + row * WIDTH, part);
 }
 
+__device__ __forceinline__ float4 quad_of(const Run<VECTOR>& run, u32 quad) {
+    return make_float4(run.at[4 * quad], run.at[4 * quad + 1], run.at[4 * quad + 2], run.at[4 * quad + 3]);
+}
+
+__device__ __forceinline__ void add_quad(Run<4>& sum, const float4& quad) {
+    sum = {sum.at[0] + quad.x, sum.at[1] + quad.y, sum.at[2] + quad.z, sum.at[3] + quad.w};
+}
+
 // The thread's column sums for dgamma and dbeta.
 struct Sums {
     Part dgamma = {};
@@ -210,25 +218,32 @@ struct Sums {
             store_part(to_dgamma, dgamma);
             store_part(to_dbeta, dbeta);
         } else {
-            __shared__ float4 dgamma_terms[TEAMS][STRIDE / 4];
-            __shared__ float4 dbeta_terms[TEAMS][STRIDE / 4];
+            // Quads of columns; four more spread a thread's quads over the banks.
+            __shared__ float4 dgamma_terms[TEAMS][VECTOR / 4][TEAM + 4];
+            __shared__ float4 dbeta_terms[TEAMS][VECTOR / 4][TEAM + 4];
             const u32 team = threadIdx.x / TEAM;
+            const u32 member = threadIdx.x % TEAM;
 #pragma unroll
             for (u32 run = 0; run < RUNS; run += 1) {
-                store(reinterpret_cast<float*>(dgamma_terms[team]) + column_of(0), dgamma.run[run]);
-                store(reinterpret_cast<float*>(dbeta_terms[team]) + column_of(0), dbeta.run[run]);
+#pragma unroll
+                for (u32 quad = 0; quad < VECTOR / 4; quad += 1) {
+                    dgamma_terms[team][quad][member] = quad_of(dgamma.run[run], quad);
+                    dbeta_terms[team][quad][member] = quad_of(dbeta.run[run], quad);
+                }
                 __syncthreads();
-                const u32 column = run * STRIDE + threadIdx.x;
-                if (threadIdx.x < STRIDE && column < WIDTH) {
-                    float sum_dgamma = 0.0f;
-                    float sum_dbeta = 0.0f;
+                if (threadIdx.x < STRIDE / 4) {
+                    const u32 column = run * STRIDE + 4 * threadIdx.x;
+                    const u32 quad = threadIdx.x % (VECTOR / 4);
+                    const u32 owner = threadIdx.x / (VECTOR / 4);
+                    Run<4> sum_dgamma = {};
+                    Run<4> sum_dbeta = {};
 #pragma unroll
                     for (u32 other = 0; other < TEAMS; other += 1) {
-                        sum_dgamma += reinterpret_cast<const float*>(dgamma_terms[other])[threadIdx.x];
-                        sum_dbeta += reinterpret_cast<const float*>(dbeta_terms[other])[threadIdx.x];
+                        add_quad(sum_dgamma, dgamma_terms[other][quad][owner]);
+                        add_quad(sum_dbeta, dbeta_terms[other][quad][owner]);
                     }
-                    to_dgamma[column] = sum_dgamma;
-                    to_dbeta[column] = sum_dbeta;
+                    store_row(to_dgamma, column, WIDTH, sum_dgamma);
+                    store_row(to_dbeta, column, WIDTH, sum_dbeta);
                 }
                 __syncthreads(); // the next run overwrites the terms
             }

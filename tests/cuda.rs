@@ -2,201 +2,138 @@
 //! without a GPU: NVRTC needs none.
 //!
 //! Without NVRTC the tests that need it say so and pass; `TLM_REQUIRE_NVRTC=1` makes them fail. To install it:
-//! `python3 -m venv .venv && .venv/bin/pip install nvidia-cuda-nvrtc`.
+//! `python3 -m venv .venv && .venv/bin/pip install nvidia-cuda-nvrtc`. With `nvidia-cuda-cuobjdump` and
+//! `nvidia-cuda-nvdisasm` beside it the machine code is looked at as well.
+
+#[path = "cuda/report.rs"]
+mod report;
+#[path = "cuda/signatures.rs"]
+mod signatures;
+#[path = "cuda/sources.rs"]
+mod sources;
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::sync::OnceLock;
 
-use tlm::device::cuda::{Compiled, Nvrtc};
-use tlm::kernel::{Access, Dims, Element, File, Kernel, Precision, Source};
-use tlm::ops::REGISTRY;
-
-/// Turing, Ampere, Ada, Hopper, Blackwell.
-const ARCHITECTURES: [u32; 8] = [75, 80, 86, 89, 90, 100, 103, 120];
-
-#[expect(
-    clippy::explicit_write,
-    reason = "a passing test keeps what eprintln writes to itself"
-)]
-fn nvrtc() -> Option<&'static Nvrtc> {
-    static NVRTC: OnceLock<Option<Nvrtc>> = OnceLock::new();
-    let load = || {
-        let found = Nvrtc::find();
-        let required = std::env::var("TLM_REQUIRE_NVRTC").is_ok_and(|value| value == "1");
-        match found {
-            Ok(nvrtc) => {
-                println!("NVRTC {:?} from {}", nvrtc.version(), nvrtc.path());
-                Some(nvrtc)
-            }
-            Err(error) if required => panic!("TLM_REQUIRE_NVRTC=1, but {error}"),
-            Err(error) => {
-                writeln!(std::io::stderr(), "SKIPPED: {error}").unwrap();
-                None
-            }
-        }
-    };
-    NVRTC.get_or_init(load).as_ref()
-}
-
-fn kernels() -> impl Iterator<Item = (&'static Kernel, &'static Source)> {
-    let kernels = REGISTRY.iter().flat_map(|op| op.kernels).copied();
-    kernels.filter_map(|kernel| Some((kernel, kernel.cuda.as_ref()?)))
-}
-
-/// Each file once per set of defines, compiled for an architecture.
-fn compile_all(nvrtc: &Nvrtc, architecture: u32) -> BTreeMap<String, Compiled> {
-    let mut compiled = BTreeMap::new();
-    for (_, source) in kernels() {
-        for variant in source.variants {
-            let key = format!("{} {variant:?}", source.file.name);
-            compiled.entry(key).or_insert_with(|| {
-                let result = nvrtc.compile(
-                    source,
-                    &source.defines(variant, &Dims::default()),
-                    Precision::F32,
-                    architecture,
-                );
-                result.unwrap_or_else(|error| panic!("sm_{architecture}: {error}"))
-            });
-        }
-    }
-    compiled
-}
-
-/// A parameter: whether it is a pointer to constant data, a pointer, or a number; and its name.
-type Parameter = (String, String);
-
-/// What the kernel's table says the parameters are.
-fn expected(kernel: &Kernel) -> Vec<Parameter> {
-    let pointer = |arg: &tlm::kernel::Arg| {
-        let element = match arg.element {
-            Element::F32 => "float",
-            Element::U32 => "u32",
-            Element::Stored => "float",
-        };
-        let constant = if arg.access == Access::In { "const " } else { "" };
-        (format!("{constant}{element}*"), arg.name.to_string())
-    };
-    let mut parameters: Vec<Parameter> = kernel.args.iter().map(pointer).collect();
-    parameters.push(("const StepParams*".to_string(), "step_params".to_string()));
-    let constants = kernel
-        .constants
-        .iter()
-        .map(|name| ("word".to_string(), name.replace('.', "_")));
-    parameters.extend(constants);
-    parameters
-}
-
-/// The parameters of an entry point as its source declares them.
-fn declared(source: &Source, entry: &str) -> Option<Vec<Parameter>> {
-    let text = source.file.text;
-    let start = text.find(&format!(" {entry}("))?;
-    let head = text[..start]
-        .rsplit("extern \"C\" __global__ void __launch_bounds__(THREADS)")
-        .next()?;
-    if !head.is_empty() {
-        return None;
-    }
-    let list = &text[start..start + text[start..].find(") {")?];
-    let list: String = list[list.find('(')? + 1..]
-        .lines()
-        .map(|line| line.split("//").next().unwrap_or_default())
-        .collect();
-    let parameter = |declaration: &str| {
-        let words: Vec<&str> = declaration
-            .split_whitespace()
-            .filter(|word| *word != "__restrict__")
-            .collect();
-        let (name, kind) = words.split_last().expect("a parameter has a type and a name");
-        let kind = kind.join(" ");
-        let kind = if matches!(kind.as_str(), "u32" | "float") {
-            "word".to_string()
-        } else {
-            kind
-        };
-        (kind, name.to_string())
-    };
-    Some(list.split(',').map(parameter).collect())
-}
+use sources::{ARCHITECTURES, Program, REPORTED, compile, functions, launches, nvrtc, precisions, programs, reported};
+use tlm::device::cuda::Compiled;
+use tlm::kernel::{Dims, File, Precision, Source};
 
 #[test]
 fn every_signature_is_its_kernel_table() {
-    for (kernel, source) in kernels() {
-        for entry in source.entries {
-            let declared = declared(source, entry);
-            let declared = declared.unwrap_or_else(|| panic!("{}: no entry point {entry}", source.file.name));
-            assert_eq!(declared, expected(kernel), "{}: {entry}", source.file.name);
+    let mut checked = 0;
+    for (kernel, source) in sources::kernels() {
+        for source in sources::all_of(source) {
+            for entry in source.entries {
+                let declared = signatures::declared(source, entry);
+                let declared = declared.unwrap_or_else(|| panic!("{}: no entry point {entry}", source.file.name));
+                assert_eq!(declared, signatures::expected(kernel), "{}: {entry}", source.file.name);
+                checked += 1;
+            }
         }
     }
+    assert!(checked > 0);
 }
 
-/// Sizes of the parameters of an entry point in PTX, in bytes, and its `.maxntid`.
-fn entry_in_ptx(ptx: &str, entry: &str) -> Option<(Vec<u32>, u32)> {
-    let start = ptx.find(&format!(".entry {entry}("))?;
-    let head = &ptx[start..start + ptx[start..].find('{')?];
-    let (list, rest) = head.split_once(')')?;
-    let sizes = list.matches(".param .").count();
-    let size = |declaration: &str| match declaration.split_whitespace().next() {
-        Some("u64") => 8,
-        Some("u32" | "f32") => 4,
-        other => panic!("{entry}: parameter of type {other:?}"),
-    };
-    let parameters: Vec<u32> = list.split(".param .").skip(1).map(size).collect();
-    assert_eq!(parameters.len(), sizes);
-    let threads = rest
-        .split(".maxntid")
-        .nth(1)?
-        .split([',', '\n'])
-        .next()?
-        .trim()
-        .parse()
-        .ok()?;
-    Some((parameters, threads))
+#[test]
+fn every_op_has_cuda_kernels() {
+    for kernel in tlm::ops::REGISTRY.iter().flat_map(|op| op.kernels) {
+        assert!(kernel.cuda.is_some(), "{} has none", kernel.name);
+    }
 }
 
 #[test]
 fn every_kernel_compiles_without_warnings_or_spills_for_every_architecture() {
     let Some(nvrtc) = nvrtc() else { return };
-    for architecture in ARCHITECTURES {
-        for (key, compiled) in compile_all(nvrtc, architecture) {
-            let what = format!("{key}, sm_{architecture}");
-            assert!(!compiled.log.contains("warning"), "{what}:\n{}", compiled.log);
-            assert!(compiled.cubin.starts_with(b"\x7fELF"), "{what}: no machine code");
-            let spills = compiled.log.lines().filter(|line| line.contains("spill stores"));
-            let mut functions = 0;
-            for line in spills {
-                functions += 1;
-                assert!(
-                    line.contains(" 0 bytes spill stores, 0 bytes spill loads"),
-                    "{what}: {line}"
-                );
-            }
-            assert_eq!(
-                functions,
-                compiled.ptx.matches(".entry ").count(),
-                "{what}: ptxas reports every kernel"
-            );
+    let (kept, others): (Vec<u32>, Vec<u32>) = ARCHITECTURES.iter().partition(|at| REPORTED.contains(at));
+    for architecture in others {
+        let of_precision = |&precision: &Precision| programs(precision, architecture);
+        let programs = precisions(architecture).iter().flat_map(of_precision);
+        for (what, compiled) in &compile(nvrtc, programs.collect()) {
+            check_compiled(what, compiled);
         }
+    }
+    for architecture in kept {
+        for (what, compiled) in reported(nvrtc, architecture) {
+            check_compiled(what, compiled);
+        }
+    }
+}
+
+fn check_compiled(what: &Program, compiled: &Compiled) {
+    assert!(!compiled.log.contains("warning"), "{what}:\n{}", compiled.log);
+    assert!(compiled.cubin.starts_with(b"\x7fELF"), "{what}: no machine code");
+    let functions = functions(&compiled.log);
+    assert_eq!(
+        functions.len(),
+        compiled.ptx.matches(".entry ").count(),
+        "{what}: ptxas reports every kernel"
+    );
+    for (entry, function) in functions {
+        assert_eq!(function.spilled, 0, "{what}: {entry} spills");
     }
 }
 
 #[test]
 fn every_compiled_entry_point_takes_what_its_kernel_table_says() {
     let Some(nvrtc) = nvrtc() else { return };
-    let compiled = compile_all(nvrtc, 80);
-    for (kernel, source) in kernels() {
-        for variant in source.variants {
-            let ptx = &compiled[&format!("{} {variant:?}", source.file.name)].ptx;
-            let pointers = vec![8; kernel.args.len() + 1];
-            let words = vec![4; kernel.constants.len()];
-            let parameters = [pointers, words].concat();
-            for entry in source.entries {
-                let found = entry_in_ptx(ptx, entry).expect("the entry point is in the PTX");
-                assert_eq!(found, (parameters.clone(), variant.threads), "{entry}");
+    let compiled = reported(nvrtc, 80);
+    for (kernel, source) in sources::kernels() {
+        let pointers = vec![8; kernel.args.len() + 1];
+        let words = vec![4; kernel.constants.len()];
+        let parameters = [pointers, words].concat();
+        for entry in source.entries {
+            let mut found = 0;
+            for (program, compiled) in compiled {
+                if !sources::all_of(source).any(|source| source.file.name == program.source.file.name) {
+                    continue;
+                }
+                let takes = signatures::in_ptx(&compiled.ptx, entry).expect("the entry point is in the PTX");
+                assert_eq!(
+                    takes,
+                    (parameters.clone(), program.variant.threads),
+                    "{program}: {entry}"
+                );
+                found += 1;
             }
+            assert!(found > 0, "{entry}");
         }
     }
+}
+
+/// CUDA's limits of a launch: blocks in x, y and z, threads of a block.
+#[test]
+fn every_launch_of_every_case_is_within_the_limits_of_a_grid() {
+    for precision in [Precision::F32, Precision::Bf16] {
+        let mut launched = BTreeMap::new();
+        for launch in launches(precision) {
+            let source = launch.kernel.cuda.expect("every op has CUDA kernels");
+            let source = source.storing(launch.dims.precision());
+            for variant in source.variants {
+                let [x, y, z] = source.workgroups(launch.kernel, &launch.dims, variant);
+                let what = format!("{} {}: {x} x {y} x {z}", launch.kernel.name, variant.name);
+                assert!(x < 1 << 31 && y <= 65_535 && z <= 65_535, "{what}");
+                assert!(variant.threads <= 1024 && variant.threads % 32 == 0, "{what}");
+                let shared = source.shared.map_or(0, |shared| shared(&launch.dims, variant));
+                // What a block may ask for from sm_80 on; variant [0] also runs on Turing and on consumer devices.
+                let most = if variant.name == source.variants[0].name {
+                    64 << 10
+                } else {
+                    99 << 10
+                };
+                assert!(shared <= most, "{what}: {shared} bytes of shared memory");
+                *launched.entry(launch.kernel.name).or_insert(0) += 1;
+            }
+        }
+        for kernel in tlm::ops::REGISTRY.iter().flat_map(|op| op.kernels) {
+            assert!(launched.contains_key(kernel.name), "no case launches {}", kernel.name);
+        }
+    }
+}
+
+#[test]
+fn what_the_kernels_take_of_a_multiprocessor_is_as_committed() {
+    let Some(nvrtc) = nvrtc() else { return };
+    report::compare(nvrtc);
 }
 
 #[test]
@@ -216,4 +153,17 @@ fn a_mistake_is_reported_with_file_and_line() {
         error.contains("kernels/broken.cu(3)") && error.contains("missing"),
         "{error}"
     );
+}
+
+#[test]
+fn heads_too_wide_for_tensor_cores_are_refused_with_a_reason() {
+    let Some(nvrtc) = nvrtc() else { return };
+    let kernel = sources::kernels().find(|(kernel, _)| kernel.name == "attention.forward");
+    let (_, source) = kernel.expect("the registry has attention");
+    let mut dims = Dims::default();
+    dims.constant("head_size", 256);
+    let source = source.storing(Precision::F16);
+    let defines = source.defines(&source.variants[0], &dims);
+    let error = nvrtc.compile(source, &defines, Precision::F16, 80).unwrap_err();
+    assert!(error.to_string().contains("at most 128 columns"), "{error}");
 }

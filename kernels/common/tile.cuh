@@ -59,19 +59,29 @@ struct Tile {
     // Copies the part of a matrix that begins at row and column, as a part of the current group of copies.
     __device__ __forceinline__ void copy(const Matrix& matrix, u32 row, u32 column) const {
         if ((matrix.columns | matrix.pitch) % CHUNK == 0) {
-#pragma unroll
-            for (u32 i = threadIdx.x; i < ROWS * CHUNKS; i += THREADS) {
-                const u32 from_row = row + i / CHUNKS;
-                const u32 from_column = column + i % CHUNKS * CHUNK;
-                const Stored* from = matrix.data + static_cast<size_t>(from_row) * matrix.pitch + from_column;
-                const bool inside = from_row < matrix.rows && from_column < matrix.columns;
-                copy_async<16>(at(i / CHUNKS, i % CHUNKS), from, inside);
-            }
+            copy_aligned(matrix, row, column);
         } else {
+            copy_loose(matrix, row, column);
+        }
+    }
+
+    // The same of a matrix whose chunks are aligned.
+    __device__ __forceinline__ void copy_aligned(const Matrix& matrix, u32 row, u32 column) const {
+#pragma unroll
+        for (u32 i = threadIdx.x; i < ROWS * CHUNKS; i += THREADS) {
+            const u32 from_row = row + i / CHUNKS;
+            const u32 from_column = column + i % CHUNKS * CHUNK;
+            const Stored* from = matrix.data + static_cast<size_t>(from_row) * matrix.pitch + from_column;
+            const bool inside = from_row < matrix.rows && from_column < matrix.columns;
+            copy_async<16>(at(i / CHUNKS, i % CHUNKS), from, inside);
+        }
+    }
+
+    // The same of any matrix.
+    __device__ __forceinline__ void copy_loose(const Matrix& matrix, u32 row, u32 column) const {
 #pragma unroll 1
-            for (u32 i = threadIdx.x; i < ROWS * CHUNKS; i += THREADS) {
-                copy_loose_chunk(at(i / CHUNKS, i % CHUNKS), matrix, row + i / CHUNKS, column + i % CHUNKS * CHUNK);
-            }
+        for (u32 i = threadIdx.x; i < ROWS * CHUNKS; i += THREADS) {
+            copy_loose_chunk(at(i / CHUNKS, i % CHUNKS), matrix, row + i / CHUNKS, column + i % CHUNKS * CHUNK);
         }
     }
 

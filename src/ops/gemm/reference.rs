@@ -122,7 +122,8 @@ fn case(form: Form, live: u32, capacity: u32, n: u32, k: u32) -> Case {
     }
 }
 
-/// One row, tiles minus and plus one in every direction, an empty batch, more than one block of depth and rows.
+/// One row, tiles minus and plus one in every direction, an empty batch, more than one block of depth and rows; rows that are
+/// aligned to 16 bytes of two-byte elements, and rows that are not.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (live, capacity, n, k) in [
@@ -135,6 +136,7 @@ pub fn cases() -> Vec<Case> {
         (63, 64, 63, 65),
         (65, 70, 64, 300),
         (129, 131, 132, 127),
+        (129, 140, 136, 104),
         (257, 260, 40, 24),
     ] {
         for form in [Form::Linear, Form::LinearGelu, Form::FeedForward] {

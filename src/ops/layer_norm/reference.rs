@@ -89,7 +89,7 @@ fn reference<R: Real>(shape: Shape) -> Reference<R> {
     })
 }
 
-/// Narrow and wide rows, one row, a block minus and plus one, no live row, with and without dropout.
+/// Narrow and wide rows, rows that a CUDA warp has and one that takes a block, one row, a block minus and plus one, no live row, with and without dropout.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (live, capacity, width) in [
@@ -99,6 +99,8 @@ pub fn cases() -> Vec<Case> {
         (63, 70, 20),
         (64, 64, 48),
         (65, 130, 130),
+        (10, 12, 768),
+        (2, 3, 1100),
     ] {
         for (residual, probability) in [(false, 0.0), (false, 0.1), (true, 0.0), (true, 0.25)] {
             let mut step = StepParams {
