@@ -152,11 +152,13 @@ fn a_run_of_the_quickstarts_smallest_form_goes_from_start_to_end() {
     // The driver's name leads to the interpreter.
     let library = std::env::current_exe().unwrap().with_file_name(FILE_NAME);
     std::os::unix::fs::symlink(library, at.join("libcuda.so.1")).unwrap();
+    let nvrtc = Nvrtc::find().unwrap();
+    let nvrtc = std::fs::canonicalize(nvrtc.path()).unwrap_or_else(|_| nvrtc.path().into());
     let mut run = std::process::Command::new(env!("CARGO_BIN_EXE_tlm"));
     run.args(["run", "run.toml", "--out", "out", "--device", "cuda"])
         .current_dir(at)
         .env("LD_LIBRARY_PATH", at)
-        .env("TLM_NVRTC", Nvrtc::find().unwrap().path())
+        .env("TLM_NVRTC", nvrtc)
         .env("TLM_CACHE", at.join("cache"))
         .env("TLM_VARIANTS", "first");
     let output = run.output().unwrap();
@@ -170,8 +172,14 @@ fn a_run_of_the_quickstarts_smallest_form_goes_from_start_to_end() {
     let report: serde_json::Value = serde_json::from_str(&report).unwrap();
     let device = report["device"].as_str().unwrap();
     assert!(device.contains("PTX interpreter (not a GPU)"), "{device}");
-    assert_eq!((&report["stage1"]["steps"], &report["test"]["examples"]), (&4.into(), &24.into()));
-    assert!(report["stage1"]["mlm_loss_last"].as_f64().unwrap().is_finite(), "{report}");
+    assert_eq!(
+        (&report["stage1"]["steps"], &report["test"]["examples"]),
+        (&4.into(), &24.into())
+    );
+    assert!(
+        report["stage1"]["mlm_loss_last"].as_f64().unwrap().is_finite(),
+        "{report}"
+    );
 }
 
 /// How the kernels of a bf16 step touch memory: sectors of 32 bytes and passes through shared memory, against the fewest
