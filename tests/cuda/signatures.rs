@@ -32,7 +32,10 @@ pub fn declared(source: &Source, entry: &str) -> Option<Vec<Parameter>> {
     let start = text.find(&format!(" {entry}("))?;
     let (_, bounds) = text[..start].rsplit_once("extern \"C\" __global__ void ")?;
     // Blocks of THREADS threads, and perhaps how many of them shall fit a multiprocessor.
-    if !matches!(bounds, "__launch_bounds__(THREADS)" | "__launch_bounds__(THREADS, BLOCKS)") {
+    if !matches!(
+        bounds,
+        "__launch_bounds__(THREADS)" | "__launch_bounds__(THREADS, BLOCKS)"
+    ) {
         return None;
     }
     let list = &text[start..start + text[start..].find(") {")?];
