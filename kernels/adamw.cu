@@ -4,6 +4,8 @@
 
 #include "common/stored.cuh"
 
+constexpr u32 BLOCKS = 4; // of a multiprocessor: 64 registers a thread, which it needs on some architectures
+
 // What does not depend on the word.
 struct Update {
     float clip;
@@ -74,7 +76,7 @@ __device__ __forceinline__ Update update_of(
     };
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) adamw(
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) adamw(
     float* __restrict__ params,      // [1, width]
     const float* __restrict__ grads, // [1, width]
     float* __restrict__ moment1,     // [1, width]
@@ -96,7 +98,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) adamw(
 }
 
 // The same, and the parameters' copy in the plan's precision.
-extern "C" __global__ void __launch_bounds__(THREADS) adamw_with_shadow(
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) adamw_with_shadow(
     float* __restrict__ params,      // [1, width]
     const float* __restrict__ grads, // [1, width]
     float* __restrict__ moment1,     // [1, width]

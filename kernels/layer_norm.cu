@@ -13,6 +13,7 @@
 #include "common/sum.cuh"
 
 constexpr u32 BLOCK_ROWS = 64;
+constexpr u32 BLOCKS = 1; // of a multiprocessor that the backward must leave room for: a row's registers come first
 constexpr u32 TEAM = WIDTH <= 1024 ? WARP : THREADS;    // threads that share a row
 constexpr u32 TEAMS = THREADS / TEAM;                   // rows that a block has at a time
 constexpr u32 STRIDE = TEAM * VECTOR;                   // columns that a team reads at once
@@ -262,7 +263,7 @@ __device__ __forceinline__ void add_part(Stored* to, const Part& part, bool accu
 }
 
 // dx (+)= LN'(dropout'(dy)) and the block's column sums
-extern "C" __global__ void __launch_bounds__(THREADS) layer_norm_backward(
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) layer_norm_backward(
     const Stored* __restrict__ dy,       // [rows, width]
     const Stored* __restrict__ s,        // [rows, width]
     const float* __restrict__ stats,     // [rows, 2]
@@ -294,7 +295,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) layer_norm_backward(
 }
 
 // dresidual (+)= ds, dx = dropout'(ds) and the block's column sums
-extern "C" __global__ void __launch_bounds__(THREADS) layer_norm_residual_backward(
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) layer_norm_residual_backward(
     const Stored* __restrict__ dy,       // [rows, width]
     const Stored* __restrict__ s,        // [rows, width]
     const float* __restrict__ stats,     // [rows, 2]

@@ -53,8 +53,12 @@ fn table() -> String {
         for kernel in op.kernels {
             let entry = |source: Option<tlm::kernel::Source>| {
                 let Some(source) = source else { return String::new() };
-                let variants: Vec<&str> = source.variants.iter().map(|variant| variant.name).collect();
-                format!("{}: {}", source.file.name, variants.join(", "))
+                let programs = [Some(&source), source.half].into_iter().flatten();
+                let program = |source: &tlm::kernel::Source| {
+                    let variants: Vec<&str> = source.variants.iter().map(|variant| variant.name).collect();
+                    format!("{}: {}", source.file.name, variants.join(", "))
+                };
+                programs.map(program).collect::<Vec<_>>().join("; in two bytes ")
             };
             let _ = writeln!(
                 out,

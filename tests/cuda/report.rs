@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rayon::prelude::*;
 use tlm::device::cuda::{Compiled, Nvrtc};
 use tlm::kernel::Precision;
 
@@ -160,10 +161,10 @@ fn table(nvrtc: &Nvrtc, tool: Option<&Path>) -> String {
             at.warps
         );
         let compiled = reported(nvrtc, at.architecture);
-        let mixes: Vec<Option<Mix>> = compiled
-            .iter()
-            .map(|(_, compiled)| tool.map(|tool| mix(tool, compiled)))
-            .collect();
+        let mixes = compiled
+            .par_iter()
+            .map(|(_, compiled)| tool.map(|tool| mix(tool, compiled)));
+        let mixes: Vec<Option<Mix>> = mixes.collect();
         for (kernel, source) in kernels() {
             for entry in source.entries {
                 // Lines that differ in the precision alone are one.

@@ -16,7 +16,16 @@ use tlm::plan::Launch;
 mod plan;
 
 /// Turing, Ampere, Ada, Hopper, Blackwell.
-pub const ARCHITECTURES: [u32; 8] = [75, 80, 86, 89, 90, 100, 103, 120];
+const ARCHITECTURES: [u32; 8] = [75, 80, 86, 89, 90, 100, 103, 120];
+
+/// One of each generation, and with `TLM_EVERY_ARCHITECTURE=1` all.
+pub fn architectures() -> &'static [u32] {
+    if std::env::var("TLM_EVERY_ARCHITECTURE").is_ok_and(|value| value == "1") {
+        return &ARCHITECTURES;
+    }
+    skip("sm_86, sm_89, sm_100 and sm_103; TLM_EVERY_ARCHITECTURE=1 compiles for them as well");
+    &[75, 80, 90, 120]
+}
 
 /// What an architecture's kernels can store: Turing's tensor cores do not know bf16.
 pub fn precisions(architecture: u32) -> &'static [Precision] {
