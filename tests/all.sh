@@ -4,8 +4,9 @@
 #   tests/all.sh
 #
 # On a new Debian or Ubuntu machine, as root, it installs what the tests can use: a C compiler, a software Vulkan driver
-# for the WebGPU tests, and NVIDIA's run-time compiler (in .venv) for the CUDA tests, which run on an interpreter. What it cannot install it says, and
-# the tests that need it are skipped aloud. TLM_OFFLINE=1: install nothing.
+# for the WebGPU tests, and NVIDIA's run-time compiler with its disassembler (in .venv) for the CUDA tests, which run on
+# an interpreter. What it cannot install it says, and the tests that need it are skipped aloud. TLM_OFFLINE=1: install
+# nothing.
 #
 # Every cargo command uses the release profile, so that the dependencies are built as few times as possible.
 set -euo pipefail
@@ -57,7 +58,7 @@ if [ -z "${TLM_NVRTC:-}" ] && ! nvrtc && ! ldconfig -p 2>/dev/null | grep -q lib
         skip "CUDA tests: no NVRTC, and TLM_OFFLINE=1"
     else
         python3 -m venv .venv 2>/dev/null || { install python3-venv && python3 -m venv .venv; } || true
-        if ! { [ -x .venv/bin/pip ] && .venv/bin/pip install --quiet nvidia-cuda-nvrtc; }; then
+        if ! { [ -x .venv/bin/pip ] && .venv/bin/pip install --quiet nvidia-cuda-nvrtc nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm; }; then
             skip "CUDA tests: no NVRTC (python3 -m venv .venv && .venv/bin/pip install nvidia-cuda-nvrtc)"
         fi
     fi
