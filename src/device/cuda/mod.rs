@@ -24,7 +24,7 @@
 //! )
 //! ```
 //!
-//! Written tensors overlap nothing else of the launch ([`check`](super::check)), so every pointer may be `__restrict__`.
+//! Written tensors overlap nothing else of the launch ([`check`]), so every pointer may be `__restrict__`.
 //! `Stored` is the type of elements of the plan's precision: the macro `STORED` is `f32`, `f16` or `bf16`
 //! (`kernels/common/stored.cuh`). A launch takes the program of [`Source::storing`](crate::kernel::Source::storing) its own
 //! precision, with the variant's and the compiled-in defines, the grid of `Source::workgroups` and `Source::shared` bytes of
