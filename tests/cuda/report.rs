@@ -8,7 +8,7 @@ use std::process::Command;
 
 use rayon::prelude::*;
 use tlm::device::cuda::{Compiled, Nvrtc};
-use tlm::kernel::Precision;
+use tlm::kernel::{Precision, Source};
 
 use crate::sources::{Program, REPORTED, functions, kernels, reported, skip};
 
@@ -108,12 +108,16 @@ fn mix(tool: &Path, compiled: &Compiled) -> Mix {
 }
 
 /// A line of the table without its precisions.
-fn line(at: &Multiprocessor, program: &Program, compiled: &Compiled, entry: &str, mix: Option<&Mix>) -> String {
+fn line(
+    at: &Multiprocessor,
+    source: &Source,
+    program: &Program,
+    compiled: &Compiled,
+    entry: &str,
+    mix: Option<&Mix>,
+) -> String {
     let function = functions(&compiled.log)[entry];
-    let dynamic = program
-        .source
-        .shared
-        .map_or(0, |shared| shared(&program.dims, program.variant));
+    let dynamic = source.shared.map_or(0, |shared| shared(&program.dims, program.variant));
     let threads = program.variant.threads;
     let blocks = at.blocks(threads, function.registers, function.shared + dynamic);
     let counted = match mix {
@@ -170,10 +174,12 @@ fn table(nvrtc: &Nvrtc, tool: Option<&Path>) -> String {
                 // Lines that differ in the precision alone are one.
                 let mut lines: Vec<(String, Vec<&str>)> = Vec::new();
                 for ((program, compiled), mix) in compiled.iter().zip(&mixes) {
-                    if source.storing(program.precision).file.name != program.source.file.name {
+                    // Kernels of one file share its programs, each with its own shared memory.
+                    let source = source.storing(program.precision);
+                    if source.file.name != program.source.file.name {
                         continue;
                     }
-                    let text = line(at, program, compiled, entry, mix.as_ref());
+                    let text = line(at, source, program, compiled, entry, mix.as_ref());
                     let precision = program.precision.name();
                     match lines.iter_mut().find(|(line, _)| *line == text) {
                         Some((_, precisions)) => precisions.push(precision),
