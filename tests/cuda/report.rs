@@ -117,7 +117,7 @@ fn line(
     mix: Option<&Mix>,
 ) -> String {
     let function = functions(&compiled.log)[entry];
-    let dynamic = source.shared.map_or(0, |shared| shared(&program.dims, program.variant));
+    let dynamic = source.shared_bytes(&program.dims, program.variant);
     let threads = program.variant.threads;
     let blocks = at.blocks(threads, function.registers, function.shared + dynamic);
     let counted = match mix {
