@@ -92,19 +92,30 @@ impl<'a> Call<'a> {
     /// # Panics
     /// If the argument table calls it an input, or on a second call with the same index.
     pub fn f32_mut(&self, index: usize) -> &'a mut [f32] {
+        bytemuck::cast_slice_mut(self.exclusive(index, false))
+    }
+
+    /// Argument `index` as integers, for writing, at capacity; each argument can be taken once.
+    ///
+    /// # Panics
+    /// As [`Call::f32_mut`].
+    pub fn u32_mut(&self, index: usize) -> &'a mut [u32] {
+        self.exclusive(index, true)
+    }
+
+    fn exclusive(&self, index: usize, integers: bool) -> &'a mut [u32] {
         let arg = &self.kernel.args[index];
         assert!(
-            arg.access != Access::In && arg.element != Element::U32,
-            "{} is not a written f32 argument",
+            arg.access != Access::In && (arg.element == Element::U32) == integers,
+            "{} is not written, or not of this type",
             arg.name
         );
         let bit = 1u64 << index;
         assert!(self.taken.get() & bit == 0, "{} is taken twice", arg.name);
         self.taken.set(self.taken.get() | bit);
         let raw = self.args[index];
-        // SAFETY: `Call::new`'s contract gives exclusivity against other ranges and threads, `taken` against this one;
-        // f32 and u32 have the same size and alignment and every bit pattern is a value of both.
-        unsafe { std::slice::from_raw_parts_mut(raw.start.cast::<f32>(), raw.words) }
+        // SAFETY: `Call::new`'s contract gives exclusivity against other ranges and threads, `taken` against this one.
+        unsafe { std::slice::from_raw_parts_mut(raw.start, raw.words) }
     }
 
     fn shared(&self, index: usize, integers: bool) -> &'a [u32] {

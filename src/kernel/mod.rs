@@ -81,6 +81,14 @@ impl Arg {
         }
     }
 
+    /// The same of unsigned integers.
+    pub const fn u32(self) -> Arg {
+        Arg {
+            element: Element::U32,
+            ..self
+        }
+    }
+
     /// The same as f32 in plans of every precision: parameters and their gradients, statistics, losses.
     pub const fn f32(self) -> Arg {
         Arg {

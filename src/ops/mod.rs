@@ -6,6 +6,7 @@
 pub mod adamw;
 pub mod attention;
 pub mod bias_grad;
+pub mod bm25;
 pub mod case;
 pub mod class_cross_entropy;
 pub mod copy;
@@ -105,5 +106,10 @@ pub static REGISTRY: &[Op] = &[
         name: "adamw",
         kernels: adamw::KERNELS,
         cases: adamw::cases,
+    },
+    Op {
+        name: "bm25",
+        kernels: bm25::KERNELS,
+        cases: bm25::cases,
     },
 ];

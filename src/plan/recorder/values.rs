@@ -22,6 +22,11 @@ impl<'p> Recorder<'p> {
         self.add(name, rows, width, DType::F32, Home::Arena)
     }
 
+    /// A new intermediate value of unsigned integers.
+    pub fn integers(&mut self, name: &str, rows: Extent, width: u32) -> Value {
+        self.add(name, rows, width, DType::U32, Home::Arena)
+    }
+
     /// A new intermediate value of the size and type of another.
     pub fn like(&mut self, name: &str, other: Value) -> Value {
         let info = self.info(other).clone();
@@ -137,10 +142,15 @@ impl<'p> Recorder<'p> {
 
     /// An f32 output of the plan, readable by the host after the run.
     pub fn output(&mut self, name: &'static str, rows: Extent, width: u32) -> Value {
+        self.output_of(name, rows, width, DType::F32)
+    }
+
+    /// The same of elements of four bytes of another type.
+    pub fn output_of(&mut self, name: &'static str, rows: Extent, width: u32, dtype: DType) -> Value {
         let words = rows.capacity as usize * width as usize;
         let offset = self.outputs.last().map_or(0, |port| aligned(port.offset + port.words));
         self.outputs.push(Port { name, offset, words });
-        self.add(name, rows, width, DType::F32, Home::At(Space::Readback, offset))
+        self.add(name, rows, width, dtype, Home::At(Space::Readback, offset))
     }
 
     /// Rows `start .. start + capacity` of a value, sharing its memory. Gradients do not flow through it: an op that works
