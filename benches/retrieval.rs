@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("|---|---|---|---|---|---|---|");
     for analyzer in Analyzer::ALL {
         let (seconds, index) = best_of(|| Index::build(&passages, analyzer, &|_, _| ()))?;
-        let index_megabytes = index.memory() as f64 / 1e6;
+        let index_megabytes = index.bytes() as f64 / 1e6;
         let per_passage = index.postings() as f64 / passages.len() as f64;
         let per_query = postings_per_query(&index, &queries);
         for k in [50, 500] {
@@ -63,14 +63,15 @@ fn best_of<T, E>(mut run: impl FnMut() -> Result<T, E>) -> Result<(f64, T), E> {
 
 /// The mean over queries of the summed document frequencies of their distinct terms: the work of a search.
 fn postings_per_query(index: &Index, queries: &[String]) -> f64 {
-    let vocabulary = index.vocabulary();
     let mut postings = 0;
     for query in queries {
         let mut terms = index.analyzer().terms(query);
         terms.sort_unstable();
         terms.dedup();
-        let known = terms.iter().filter_map(|term| vocabulary.number(term));
-        postings += known.map(|term| u64::from(vocabulary.df(term))).sum::<u64>();
+        postings += terms
+            .iter()
+            .map(|term| u64::from(index.frequencies(term).0))
+            .sum::<u64>();
     }
     postings as f64 / queries.len() as f64
 }
