@@ -1,5 +1,8 @@
 //! Stage 0 from files to the selection file, on a corpus made up here, against BM25 in f64 by the textbook.
 
+#[path = "select/index.rs"]
+mod index;
+
 use std::collections::{BTreeSet, HashMap};
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::output::WithMemory;
 use super::search_args::memory;
 use super::{CliError, GlobalArgs, output};
 use crate::data::Fields;
+use crate::report::Watch;
 use crate::report::format::{bytes, count, duration};
-use crate::report::{Watch, peak_rss_bytes};
 use crate::retrieval::{Analyzer, IndexSummary};
 use crate::tlm::config::{Config, PassageWords};
 use crate::tlm::index::{self, IndexReport, IndexRequest};
@@ -134,7 +135,7 @@ pub(super) fn run(args: IndexArgs, global: &GlobalArgs) -> Result<(), CliError> 
             let words = words.and_then(std::num::NonZeroUsize::new);
             let request = args.corpus.request(args.out, args.inputs);
             let report = index::build(&request, args.analyzer, words, &mut watch)?;
-            output::result(global.json, &report, &made(&report))
+            finished(&report, global)
         }
         IndexCommand::Add(args) => {
             let mut inputs = args.inputs;
@@ -145,7 +146,7 @@ pub(super) fn run(args: IndexArgs, global: &GlobalArgs) -> Result<(), CliError> 
                 ));
             }
             let report = index::add(&args.corpus.request(place, inputs), &mut watch)?;
-            output::result(global.json, &report, &made(&report))
+            finished(&report, global)
         }
         IndexCommand::Info(args) => {
             let summary = index::info(&args.directory())?;
@@ -164,16 +165,18 @@ pub(super) fn run(args: IndexArgs, global: &GlobalArgs) -> Result<(), CliError> 
     }
 }
 
-fn made(report: &IndexReport) -> String {
+fn finished(report: &IndexReport, global: &GlobalArgs) -> Result<(), CliError> {
     let rate = report.text_bytes as f64 / report.seconds.max(1e-9) / 1e6;
-    let peak = peak_rss_bytes().map_or(String::new(), |peak| format!(", {} of memory at the peak", bytes(peak)));
-    format!(
-        "{} passages added in {}: {:.1} MB of text, {rate:.1} MB/s{peak}\n{}",
+    let measured = WithMemory::of(report);
+    let text = format!(
+        "{} passages added in {}: {:.1} MB of text, {rate:.1} MB/s{}\n{}",
         count(report.added),
         duration(report.seconds),
         report.text_bytes as f64 / 1e6,
+        measured.text(),
         described(&report.summary)
-    )
+    );
+    output::result(global.json, &measured, &text)
 }
 
 fn described(summary: &IndexSummary) -> String {

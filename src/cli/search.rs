@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::output::WithMemory;
 use super::search_args::RankingArgs;
 use super::{CliError, GlobalArgs, output};
 use crate::data::Fields;
@@ -80,15 +81,17 @@ pub(super) fn run(args: SearchArgs, global: &GlobalArgs) -> Result<(), CliError>
 
     let report = search(&request, &mut Watch::default())?;
 
+    let measured = WithMemory::of(&report);
     let text = format!(
-        "{} hits for {} queries among {} passages in {} ({} queries/s, {} analyzer): {}\n",
+        "{} hits for {} queries among {} passages in {} ({} queries/s, {} analyzer{}): {}\n",
         count(report.hits),
         count(report.queries),
         count(report.documents),
         duration(report.seconds),
         short(report.queries as f64 / report.search_seconds.max(1e-9)),
         report.analyzer,
+        measured.text(),
         request.out.display()
     );
-    output::result(global.json, &report, &text)
+    output::result(global.json, &measured, &text)
 }

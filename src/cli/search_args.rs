@@ -71,18 +71,16 @@ impl RankingArgs {
 /// Bytes, with K, M, G or T for powers of 1024.
 pub(super) fn memory(text: &str) -> Result<u64, String> {
     let expected = || "use a number with K, M, G or T, at least 64M: 256M, 2G".to_owned();
-    let upper = text.trim().to_ascii_uppercase();
-    let upper = upper.strip_suffix("IB").or(upper.strip_suffix('B')).unwrap_or(&upper);
-    let (number, shift) = match upper.char_indices().next_back() {
-        Some((at, 'K')) => (&upper[..at], 10),
-        Some((at, 'M')) => (&upper[..at], 20),
-        Some((at, 'G')) => (&upper[..at], 30),
-        Some((at, 'T')) => (&upper[..at], 40),
-        _ => (upper, 0),
-    };
-    let number: f64 = number.parse().map_err(|_| expected())?;
-    let bytes = number * f64::from(1_u32 << (shift % 30)) * f64::from(1_u32 << (shift / 30 * 30).min(30));
-    if bytes.is_finite() && bytes >= LEAST_MEMORY as f64 && bytes < 2_f64.powi(60) {
+    let text = text.trim().to_ascii_uppercase();
+    let text = text.strip_suffix("IB").or(text.strip_suffix('B')).unwrap_or(&text);
+    let units = [('K', 10), ('M', 20), ('G', 30), ('T', 40)];
+    let unit = units
+        .iter()
+        .find_map(|&(unit, shift)| Some((text.strip_suffix(unit)?, shift)));
+    let (number, shift) = unit.unwrap_or((text, 0));
+    let number: f64 = number.trim().parse().map_err(|_| expected())?;
+    let bytes = number * (1_u64 << shift) as f64;
+    if bytes >= LEAST_MEMORY as f64 && bytes < 2_f64.powi(60) {
         Ok(bytes as u64)
     } else {
         Err(expected())

@@ -3,6 +3,9 @@
 //! ```text
 //! query Q0 passage rank score tag         rank from 1, score descending
 //! ```
+//!
+//! `trec_eval` reads scores as 32-bit floats, ignores the rank and orders equal scores by name. So that it sees the order of
+//! the search, a score that is not below the one before is written as the next smaller float.
 
 use std::collections::HashSet;
 use std::io::{self, Write};
@@ -197,10 +200,12 @@ impl<'a> RunWriter<'a> {
         }
         for (hits, unit) in std::mem::take(&mut self.pending) {
             let query = self.queries.next().map_or("", String::as_str);
+            let mut last = f32::INFINITY;
             for (rank, hit) in (1..).zip(&hits) {
                 let place = documents.partition_point(|&document| document < hit.document);
-                let (id, score) = (&passages[place].id, f64::from(hit.score) * unit);
-                writeln!(self.out, "{query} Q0 {id} {rank} {score:.6} {}", self.tag).map_err(self.failed())?;
+                let id = &passages[place].id;
+                last = ((f64::from(hit.score) * unit) as f32).min(last.next_down());
+                writeln!(self.out, "{query} Q0 {id} {rank} {last} {}", self.tag).map_err(self.failed())?;
             }
             self.written += hits.len() as u64;
         }
