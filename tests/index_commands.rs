@@ -1,5 +1,7 @@
 //! `tlm index` and `tlm search` as processes: what they print, what a killed one leaves, how much memory they take.
 
+#![cfg(unix)]
+
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};

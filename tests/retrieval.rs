@@ -1,5 +1,7 @@
 //! The retrieval layer against definitions of its own: exact BM25, known answers, and Lucene's runs.
 
+#[path = "retrieval/golden.rs"]
+mod golden;
 #[path = "retrieval/lucene.rs"]
 mod lucene;
 #[path = "retrieval/rake.rs"]

@@ -17,7 +17,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use flate2::Crc;
-use memmap2::{Mmap, UncheckedAdvice};
+use memmap2::Mmap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -107,7 +107,12 @@ impl Bytes {
         Ok(bytes)
     }
 
+    /// Gives the memory of a section back; it is read anew when it is next looked at. Windows takes memory back by itself.
+    #[cfg(not(unix))]
+    pub(super) fn release(&self, _: Section) {}
+
     /// Gives the memory of a section back; it is read anew when it is next looked at.
+    #[cfg(unix)]
     pub(super) fn release(&self, section: Section) {
         if let (Data::Mapped(map), Some(range)) = (&self.data, section.range()) {
             // Whole pages inside the section.
@@ -116,7 +121,7 @@ impl Bytes {
             if start < end && end <= map.len() {
                 // SAFETY: the pages of a shared, read-only mapping of a file are dropped; the next look reads the same
                 // bytes from the file. Failure changes nothing but the memory in use.
-                let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, end - start) };
+                let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start) };
             }
         }
     }
