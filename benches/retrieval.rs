@@ -1,101 +1,193 @@
-//! Speed of the retrieval layer: building an index and searching it with whole texts.
+//! Speed of retrieval: building an index on disk and searching it with whole texts.
 //!
-//! Run with `cargo bench --bench retrieval`. It uses the quickstart corpus and the training texts of its task where
-//! `../shared/data/quickstart` exists, and otherwise a generated corpus of the same size whose words follow Zipf's law.
-//! Every figure is the best of three runs on all threads of the machine.
+//! ```text
+//! cargo bench --bench retrieval                            the quickstart's corpus
+//! cargo bench --bench retrieval -- 'corpus/*.jsonl.zst'    another; every copy of it is indexed 1, 3 and 10 times
+//! ```
+//!
+//! Queries are 60 passages of the corpus, whole, evenly spaced. Every time is the best of three on all threads of the
+//! machine (builds once). Memory is the largest resident size of the process during the step, mapped pages included; the
+//! corpus is read from its files, so that it is that of the build alone.
 
 use std::error::Error;
 use std::path::Path;
 use std::time::Instant;
 
-use tlm::retrieval::{Analyzer, Bm25, Index, search};
+use tlm::data::{Fields, Passage, Passages, expand};
+use tlm::report::peak_rss_bytes;
+use tlm::retrieval::{Analyzer, Index, IndexWriter, PIECE_DOCUMENTS, Search, SearchSettings};
 use tlm::rng::{Stream, purpose};
 
 const RUNS: usize = 3;
+const QUERIES: usize = 60;
+const MEMORY: u64 = 256 << 20;
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let quickstart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/quickstart");
-    let (name, passages, queries) = if quickstart.exists() {
-        let passages = texts(&quickstart.join("corpus.jsonl.zst"))?;
-        let queries = texts(&quickstart.join("tasks/rct_ei_small/train.jsonl.zst"))?;
-        ("quickstart", passages, queries)
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+fn main() -> Outcome<()> {
+    let directory = tempfile::tempdir()?;
+    let given: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let quickstart = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/quickstart/corpus.jsonl.zst");
+    let patterns = if given.is_empty() {
+        vec![quickstart.to_owned()]
     } else {
-        ("generated (Zipf)", zipf_texts(18_309, 165, 0), zipf_texts(5_997, 23, 1))
+        given
     };
-    let megabytes = passages.iter().map(String::len).sum::<usize>() as f64 / 1e6;
+    let place = directory.path().join("index");
+
     println!(
-        "corpus: {name}, {} passages, {megabytes:.1} MB; {} queries; {} threads",
-        passages.len(),
-        queries.len(),
-        rayon::current_num_threads()
+        "{}, {} threads, {} MiB of memory",
+        patterns.join(" "),
+        rayon::current_num_threads(),
+        MEMORY >> 20
     );
-    println!("| analyzer | build MB/s | index MB | postings/passage | K | queries/s | postings/query |");
-    println!("|---|---|---|---|---|---|---|");
-    for analyzer in Analyzer::ALL {
-        let (seconds, index) = best_of(|| Index::build(&passages, analyzer, &|_, _| ()))?;
-        let index_megabytes = index.memory() as f64 / 1e6;
-        let per_passage = index.postings() as f64 / passages.len() as f64;
-        let per_query = postings_per_query(&index, &queries);
-        for k in [50, 500] {
-            let (search_seconds, _) = best_of(|| search(&index, &queries, k, &Bm25::default(), &|_, _| ()))?;
-            println!(
-                "| {analyzer} | {:.0} | {index_megabytes:.1} | {per_passage:.1} | {k} | {:.0} | {per_query:.0} |",
-                megabytes / seconds,
-                queries.len() as f64 / search_seconds
-            );
-        }
+    println!("\n| analyzer | build MB/s | peak MB | index MB | texts MB | K = 50 queries/s | 500 | 5000 | peak MB |");
+    println!("|---|---|---|---|---|---|---|---|---|");
+    for analyzer in [Analyzer::Standard, Analyzer::English] {
+        let (rate, peak) = build(&place, &patterns, analyzer, 1)?;
+        let index = Index::open(&place)?;
+        let queries = queries(&index)?;
+        let texts = (index.stored_bytes() - index.bytes()) as f64 / 1e6;
+        let size = index.bytes() as f64 / 1e6;
+        forget_peak();
+        let rates = [50, 500, 5000].map(|k| rate_of(&index, &queries, k));
+        let [few, some, many] = rates;
+        println!(
+            "| {analyzer} | {rate:.0} | {peak:.0} | {size:.1} | {texts:.1} | {:.0} | {:.0} | {:.0} | {:.0} |",
+            few?,
+            some?,
+            many?,
+            peak_megabytes()
+        );
+    }
+
+    println!(
+        "\n| copies | passages | build MB/s | peak MB | ms a query, K = 50 | 5000 | peak MB |\n|---|---|---|---|---|---|---|"
+    );
+    for copies in [1, 3, 10] {
+        let (rate, peak) = build(&place, &patterns, Analyzer::Standard, copies)?;
+        let index = Index::open(&place)?;
+        let queries = queries(&index)?;
+        forget_peak();
+        let [few, many] = [50, 5000].map(|k| rate_of(&index, &queries, k));
+        println!(
+            "| {copies} | {} | {rate:.0} | {peak:.0} | {:.2} | {:.2} | {:.0} |",
+            index.documents(),
+            1e3 / few?,
+            1e3 / many?,
+            peak_megabytes()
+        );
+    }
+
+    build(&place, &patterns, Analyzer::Standard, 1)?;
+    let index = Index::open(&place)?;
+    let whole = queries(&index)?;
+    println!("\n| words of a query | postings a query | ms a query, K = 50 | ns a posting |\n|---|---|---|---|");
+    for words in [10, 30, 100, 300] {
+        let cut: Vec<String> = long_queries(&whole, words);
+        let postings = postings_per_query(&index, &cut);
+        let seconds = 1.0 / rate_of(&index, &cut, 50)?;
+        println!(
+            "| {words} | {postings:.0} | {:.3} | {:.2} |",
+            1e3 * seconds,
+            1e9 * seconds / postings
+        );
+    }
+    println!("\n| K | ms a query |\n|---|---|");
+    for k in [1, 10, 100, 1000, 10_000] {
+        println!("| {k} | {:.2} |", 1e3 / rate_of(&index, &whole, k)?);
     }
     Ok(())
 }
 
-/// The shortest time of [`RUNS`] calls, in seconds, and the last result.
-fn best_of<T, E>(mut run: impl FnMut() -> Result<T, E>) -> Result<(f64, T), E> {
-    let mut best = f64::INFINITY;
-    for _ in 1..RUNS {
-        let start = Instant::now();
-        drop(run()?);
-        best = best.min(start.elapsed().as_secs_f64());
+/// Builds an index of so many copies of a corpus. MB of text a second, and the peak of the memory in MB.
+fn build(place: &Path, patterns: &[String], analyzer: Analyzer, copies: usize) -> Outcome<(f64, f64)> {
+    forget_peak();
+    let files = expand(patterns)?;
+    let started = Instant::now();
+    let mut bytes = 0;
+    let mut writer = IndexWriter::create(place, analyzer, None, MEMORY)?;
+    for copy in 0..copies {
+        let mut passages = Passages::open(&files, &Fields::default(), |_| ());
+        let source = || {
+            let mut piece: Vec<Passage> = Vec::new();
+            let mut size = 0;
+            while piece.len() < PIECE_DOCUMENTS && size < 1 << 20 {
+                let Some(passage) = passages.next().transpose()? else {
+                    break;
+                };
+                size += passage.text.len();
+                piece.push(passage);
+            }
+            bytes += size;
+            Ok::<_, tlm::tlm::TlmError>((!piece.is_empty()).then_some(piece))
+        };
+        writer.add_stream(source, |mut piece| {
+            piece.iter_mut().for_each(|passage| passage.id += &format!("~{copy}"));
+            piece
+        })?;
     }
-    let start = Instant::now();
-    let result = run()?;
-    Ok((best.min(start.elapsed().as_secs_f64()), result))
+    writer.commit()?;
+    Ok((bytes as f64 / 1e6 / started.elapsed().as_secs_f64(), peak_megabytes()))
+}
+
+/// Passages evenly spaced over the first copy of the corpus.
+fn queries(index: &Index) -> Outcome<Vec<String>> {
+    let documents: Vec<u32> = (0..QUERIES as u64)
+        .map(|i| (i * u64::from(index.documents()) / QUERIES as u64) as u32)
+        .collect();
+    Ok(index
+        .passages(&documents)?
+        .into_iter()
+        .map(|passage| passage.text)
+        .collect())
+}
+
+/// Texts of `words` words drawn from the queries.
+fn long_queries(queries: &[String], words: usize) -> Vec<String> {
+    let all: Vec<&str> = queries.iter().flat_map(|query| query.split_whitespace()).collect();
+    let mut stream = Stream::new(1, purpose::SYNTHETIC, words as u64);
+    let mut word = || all[stream.below(all.len() as u32) as usize];
+    (0..QUERIES)
+        .map(|_| (0..words).map(|_| word()).collect::<Vec<_>>().join(" "))
+        .collect()
+}
+
+/// Queries a second: analysis, images of the tiles and search together.
+fn rate_of(index: &Index, queries: &[String], k: usize) -> Outcome<f64> {
+    let settings = SearchSettings {
+        memory: MEMORY / 2,
+        ..SearchSettings::new(k)
+    };
+    let mut best = f64::INFINITY;
+    for _ in 0..RUNS {
+        let started = Instant::now();
+        Search::new(index, queries, &settings)?.collect(&|_, _| ())?;
+        best = best.min(started.elapsed().as_secs_f64());
+    }
+    Ok(queries.len() as f64 / best)
 }
 
 /// The mean over queries of the summed document frequencies of their distinct terms: the work of a search.
 fn postings_per_query(index: &Index, queries: &[String]) -> f64 {
-    let vocabulary = index.vocabulary();
     let mut postings = 0;
     for query in queries {
         let mut terms = index.analyzer().terms(query);
         terms.sort_unstable();
         terms.dedup();
-        let known = terms.iter().filter_map(|term| vocabulary.number(term));
-        postings += known.map(|term| u64::from(vocabulary.df(term))).sum::<u64>();
+        postings += terms
+            .iter()
+            .map(|term| u64::from(index.frequencies(term).0))
+            .sum::<u64>();
     }
     postings as f64 / queries.len() as f64
 }
 
-/// The `text` fields of a compressed JSON-lines file.
-fn texts(path: &Path) -> Result<Vec<String>, Box<dyn Error>> {
-    let lines = String::from_utf8(zstd::decode_all(std::fs::File::open(path)?)?)?;
-    let mut texts = Vec::new();
-    for line in lines.lines() {
-        let record: serde_json::Value = serde_json::from_str(line)?;
-        let text = record["text"]
-            .as_str()
-            .ok_or_else(|| format!("{}: a record without text", path.display()))?;
-        texts.push(text.to_owned());
-    }
-    Ok(texts)
+/// Begins a new peak, where the system can.
+fn forget_peak() {
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
-/// `count` texts of `words` words from a vocabulary of 60,000, word r with probability proportional to 1 / r.
-fn zipf_texts(count: usize, words: usize, stream: u64) -> Vec<String> {
-    const VOCABULARY: f32 = 60_000.0;
-    let mut stream = Stream::new(1, purpose::SYNTHETIC, stream);
-    // The rank's logarithm is uniform.
-    let mut word = || format!("w{:05}", VOCABULARY.powf(stream.unit_f32()) as u32);
-    (0..count)
-        .map(|_| (0..words).map(|_| word()).collect::<Vec<_>>().join(" "))
-        .collect()
+fn peak_megabytes() -> f64 {
+    peak_rss_bytes().unwrap_or(0) as f64 / 1e6
 }

@@ -156,29 +156,94 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
 /// # Errors
 /// [`WriteError`]; an error of `fill` itself is passed on with the path, and nothing is left behind.
 pub fn write_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), WriteError> {
-    let path = &resolve_link(path);
-    match fs::metadata(path) {
-        Ok(found) if found.is_dir() => {
-            return Err(WriteError::InTheWay {
-                path: path.clone(),
-                found: "a directory",
-            });
-        }
-        Ok(found) if !found.is_file() => {
-            return write_in_place(path, fill).map_err(|source| WriteError::of(path, source));
-        }
-        _ => {}
+    let mut out = NewFile::create(path)?;
+    fill(&mut out).map_err(|source| WriteError::of(path, source))?;
+    out.commit()
+}
+
+/// A file that gets its name when it is complete. It is written to as it comes into being, buffered; dropped before
+/// [`NewFile::commit`], it leaves no trace. A device or a pipe is written in place.
+pub struct NewFile {
+    path: PathBuf,
+    out: BufWriter<Out>,
+}
+
+enum Out {
+    Temporary(NamedTempFile),
+    InPlace(File),
+}
+
+impl NewFile {
+    /// Begins the file `path` under a temporary name.
+    ///
+    /// # Errors
+    /// [`WriteError`], naming the path, the cause and what to do.
+    pub fn create(path: &Path) -> Result<NewFile, WriteError> {
+        let path = resolve_link(path);
+        let out = match fs::metadata(&path) {
+            Ok(found) if found.is_dir() => {
+                return Err(WriteError::InTheWay {
+                    path,
+                    found: "a directory",
+                });
+            }
+            Ok(found) if !found.is_file() => File::options().write(true).open(&path).map(Out::InPlace),
+            _ => temporary_file(&path, &directory_of(&path)).map(Out::Temporary),
+        };
+        let out = out.map_err(|source| WriteError::of(&path, source))?;
+        Ok(NewFile {
+            path,
+            out: BufWriter::with_capacity(1 << 20, out),
+        })
     }
-    let write = || {
-        let directory = directory_of(path);
-        let temporary = temporary_file(path, &directory)?;
-        let mut out = BufWriter::with_capacity(1 << 20, temporary.as_file());
-        fill(&mut out)?;
-        out.into_inner().map_err(|error| error.into_error())?.sync_all()?;
-        temporary.persist(path).map_err(|error| error.error)?;
-        sync_directory(&directory)
-    };
-    write().map_err(|source| WriteError::of(path, source))
+
+    /// The name that the file will have.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives the file its name, in place of another that has it.
+    ///
+    /// # Errors
+    /// [`WriteError`]; `path` then still holds what it held before.
+    pub fn commit(self) -> Result<(), WriteError> {
+        let NewFile { path, out } = self;
+        let commit = || {
+            let Out::Temporary(temporary) = out.into_inner().map_err(|error| error.into_error())? else {
+                return Ok(());
+            };
+            temporary.as_file().sync_all()?;
+            temporary.persist(&path).map_err(|error| error.error)?;
+            sync_directory(&directory_of(&path))
+        };
+        commit().map_err(|source| WriteError::of(&path, source))
+    }
+}
+
+impl Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Out::Temporary(out) => out.write(bytes),
+            Out::InPlace(out) => out.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Out::Temporary(out) => out.flush(),
+            Out::InPlace(out) => out.flush(),
+        }
+    }
+}
+
+impl Write for NewFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.out.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
 }
 
 /// Writes a whole directory: `fill` gets the path of an empty directory and puts files into it; the directory then
@@ -243,12 +308,6 @@ fn resolve_link(path: &Path) -> PathBuf {
         Ok(found) if found.is_symlink() => fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf()),
         _ => path.to_path_buf(),
     }
-}
-
-fn write_in_place(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    let mut out = BufWriter::new(File::options().write(true).open(path)?);
-    fill(&mut out)?;
-    out.flush()
 }
 
 fn directory_of(path: &Path) -> PathBuf {

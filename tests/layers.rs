@@ -22,9 +22,15 @@ const ORDER: &[&str] = &[
     "atomic",
 ];
 
-/// Paths below `src/` in which `unsafe` may appear: the devices, the CPU's calling convention, and the register tiles of
-/// the matrix product.
-const UNSAFE: &[&str] = &["device/", "kernel/call.rs", "ops/gemm/cpu/", "retrieval/scoring.rs"];
+/// Paths below `src/` in which `unsafe` may appear: the devices, the CPU's calling convention, the register tiles of the
+/// matrix product, mapped files, and the scoring loop compiled for several processors.
+const UNSAFE: &[&str] = &[
+    "device/",
+    "kernel/call.rs",
+    "ops/gemm/cpu/",
+    "retrieval/bytes.rs",
+    "retrieval/scoring.rs",
+];
 
 /// Of the device room, the ops may use the CPU alone: the loops that vectorise.
 const OPS_MAY_USE: &str = "device::cpu";

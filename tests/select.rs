@@ -1,5 +1,8 @@
 //! Stage 0 from files to the selection file, on a corpus made up here, against BM25 in f64 by the textbook.
 
+#[path = "select/index.rs"]
+mod index;
+
 use std::collections::{BTreeSet, HashMap};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -107,6 +110,8 @@ impl Place {
             seed: 4,
             analyzer: Some(Analyzer::Standard),
             bm25: Bm25::default(),
+            stop_words: Vec::new(),
+            memory: 64 << 20,
             out: self.path(out),
         }
     }
@@ -408,16 +413,8 @@ fn what_cannot_be_selected_is_refused_and_the_old_file_stays() {
         corpus: Corpus::Index(place.path("index")),
         ..good()
     };
-    let rake = SelectRequest {
-        query: Query::Rake,
-        ..good()
-    };
     std::fs::write(place.path("c.jsonl"), "{\"text\": \"a\"}\n{\"text\": }\n").unwrap();
-    for (request, part) in [
-        (index, "--corpus"),
-        (rake, "--query text"),
-        (good(), "c.jsonl:2: broken JSON"),
-    ] {
+    for (request, part) in [(index, "tlm index build --out"), (good(), "c.jsonl:2: broken JSON")] {
         let error: TlmError = select(&request, &mut Silent).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::BadInput);
         assert!(error.to_string().contains(part), "{error}");

@@ -15,10 +15,13 @@ mod error;
 mod eval;
 mod finetune;
 mod finish;
+mod index;
 mod output;
 mod plan;
 mod predict;
 mod run;
+mod search;
+mod search_args;
 mod select;
 mod stop;
 mod train;
@@ -76,6 +79,8 @@ enum Command {
     Run(run::RunArgs),
     Train(train::TrainArgs),
     Finetune(finetune::FinetuneArgs),
+    Index(index::IndexArgs),
+    Search(search::SearchArgs),
     Select(select::SelectArgs),
     Eval(eval::EvalArgs),
     Predict(predict::PredictArgs),
@@ -110,6 +115,8 @@ fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Run(args) => run::run(args, global),
         Command::Train(args) => train::run(args, global),
         Command::Finetune(args) => finetune::run(args, global),
+        Command::Index(args) => index::run(args, global),
+        Command::Search(args) => search::run(args, global),
         Command::Select(args) => select::run(args, global),
         Command::Eval(args) => eval::run(args, global),
         Command::Predict(args) => predict::run(args, global),

@@ -4,16 +4,19 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
 
+use super::index::passage_words;
+use super::search_args::RankingArgs;
 use super::{CliError, GlobalArgs, output};
 use crate::report::Watch;
 use crate::report::format::{count, duration};
-use crate::retrieval::{Analyzer, Bm25, DocumentLength, Variant};
-use crate::tlm::config::{PassageWords, Query, SelectMethod};
+use crate::retrieval::Analyzer;
+use crate::tlm::config::{PassageWords, SelectMethod};
 use crate::tlm::select::{Corpus, SelectRequest, select};
 
 const EXAMPLES: &str = "\
 Examples:
   tlm select --corpus 'corpus/*.jsonl.zst' --queries train.jsonl --top-k 50 --out selected.jsonl
+  tlm select --index corpus.index --queries train.jsonl --top-k 50 --out selected.jsonl
   tlm select --corpus c.jsonl --queries train.jsonl --top-k 50 --method random --out random.jsonl
 
 Each line of the result is {\"id\", \"source\", \"text\", \"rank\", \"score\"}: every passage once, with its
@@ -24,7 +27,7 @@ smallest 0-based rank over all queries, in the order of first hits. A run uses i
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, group(ArgGroup::new("from").required(true).args(["index", "corpus"])))]
 pub(super) struct SelectArgs {
-    /// A built index instead of a corpus; this version builds none and refuses it.
+    /// An index made by `tlm index build`, instead of a corpus.
     #[arg(long, value_name = "INDEX")]
     index: Option<PathBuf>,
     /// Files or patterns of passages or documents. Repeatable.
@@ -32,10 +35,10 @@ pub(super) struct SelectArgs {
     corpus: Vec<String>,
     /// Words per passage of whole sentences that longer texts of the corpus are cut into: a number, auto (96, which
     /// fills the default length of 128 tokens) or as_given.
-    #[arg(long, default_value = "auto", value_name = "N", value_parser = passage_words)]
+    #[arg(long, default_value = "auto", value_name = "N", value_parser = passage_words, conflicts_with = "index")]
     passage_words: PassageWords,
     /// Column or JSON field of the corpus' text.
-    #[arg(long, value_name = "NAME", default_value = "text")]
+    #[arg(long, value_name = "NAME", default_value = "text", conflicts_with = "index")]
     corpus_text_column: String,
     /// Files or patterns of texts to search with: the task's training texts. Repeatable.
     #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
@@ -49,9 +52,6 @@ pub(super) struct SelectArgs {
     /// Where to write the selection.
     #[arg(long, value_name = "FILE.jsonl")]
     out: PathBuf,
-    /// What of a text is the query: text, the whole of it. (rake and tfidf:N are refused in this version.)
-    #[arg(long, default_value = "text")]
-    query: Query,
     /// bm25, or random: as many passages as bm25 would select, at random.
     #[arg(long, default_value = "bm25", value_parser = selecting_method)]
     method: SelectMethod,
@@ -61,22 +61,8 @@ pub(super) struct SelectArgs {
     /// english (stop words, Porter stemmer) or standard (words in lower case). Default: the index's own, else english.
     #[arg(long)]
     analyzer: Option<Analyzer>,
-    /// lucene, robertson, atire, bm25l or bm25+.
-    #[arg(long, default_value = "lucene")]
-    variant: Variant,
-    /// BM25's saturation of the term frequency.
-    #[arg(long, default_value_t = 1.2, value_name = "X")]
-    k1: f64,
-    /// BM25's strength of the length normalisation.
-    #[arg(long, default_value_t = 0.75, value_name = "Y")]
-    b: f64,
-    /// Document length: exact, or lucene (rounded to one byte).
-    #[arg(long, default_value = "exact")]
-    length: DocumentLength,
-}
-
-fn passage_words(text: &str) -> Result<PassageWords, String> {
-    text.parse()
+    #[command(flatten)]
+    ranking: RankingArgs,
 }
 
 fn selecting_method(name: &str) -> Result<SelectMethod, String> {
@@ -88,25 +74,20 @@ fn selecting_method(name: &str) -> Result<SelectMethod, String> {
 }
 
 pub(super) fn run(args: SelectArgs, global: &GlobalArgs) -> Result<(), CliError> {
-    let bm25 = Bm25 {
-        variant: args.variant,
-        k1: args.k1,
-        b: args.b,
-        length: args.length,
-    };
-    bm25.validate().map_err(|error| CliError::BadInput(error.to_string()))?;
     let request = SelectRequest {
+        bm25: args.ranking.bm25()?,
+        stop_words: args.ranking.stop_words()?,
+        query: args.ranking.query,
+        memory: args.ranking.memory,
         corpus: args.index.map_or(Corpus::Files(args.corpus), Corpus::Index),
         passage_words: args.passage_words,
         corpus_text_column: args.corpus_text_column,
         queries: args.queries,
         text_column: args.text_column,
         top_k: args.top_k,
-        query: args.query,
         method: args.method,
         seed: args.seed,
         analyzer: args.analyzer,
-        bm25,
         out: args.out,
     };
 

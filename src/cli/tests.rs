@@ -50,6 +50,12 @@ fn the_documented_command_lines_are_accepted() {
         "tlm finetune c.toml --model d",
         "tlm select --index i --queries t.jsonl --top-k 5 --out s.jsonl --query tfidf:20 --method random \
          --analyzer english --k1 0.9 --b 0.4 --length lucene",
+        "tlm index build --out i a.jsonl b.csv --analyzer standard --memory 256M --passage-words auto",
+        "tlm index add --index i a.jsonl",
+        "tlm index add i a.jsonl",
+        "tlm index info i",
+        "tlm index verify --index i",
+        "tlm search --index i --queries q.jsonl --top-k 5 --out r.trec --query rake --stop-words nltk --variant bm25+",
         "tlm eval --model d --data f",
         "tlm predict --model d",
         "tlm predict --model d -",
@@ -82,7 +88,19 @@ fn bad_usage_ends_with_code_two_and_says_what_would_be_right() {
         "tlm select --index i --queries q --top-k 5 --out o --method none",
         "bm25 or random",
     );
+    says("tlm index build --out i a.jsonl --memory 1M", "at least 64M");
+    says("tlm index info", "INDEX");
+    says("tlm search --queries q --top-k 5 --out o", "--index");
     says("tlm eval --model d --data f --metric f1", "micro_f1");
+}
+
+#[test]
+fn sizes_of_memory_have_units() {
+    let sizes = ["64M", "0.5g", "2GiB", "1 T", "67108864"].map(|text| search_args::memory(text).ok());
+    assert_eq!(sizes, [64 << 20, 512 << 20, 2 << 30, 1 << 40, 64 << 20].map(Some));
+    for wrong in ["", "G", "63M", "x", "1P", "-1G", "nanG"] {
+        assert!(search_args::memory(wrong).is_err(), "{wrong}");
+    }
 }
 
 #[test]

@@ -7,16 +7,7 @@ use super::error::DataError;
 use super::records::{Contents, Fields, Record, Records};
 use std::path::{Path, PathBuf};
 
-/// One passage of the general corpus.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Passage {
-    /// Identifier, e.g. `source/document#passage`.
-    pub id: String,
-    /// The collection it comes from.
-    pub source: String,
-    /// The text; never only white space.
-    pub text: String,
-}
+pub use crate::retrieval::Passage;
 
 /// A stream of passages.
 pub struct Passages<'a> {

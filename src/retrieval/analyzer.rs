@@ -25,7 +25,7 @@ pub enum Analyzer {
 }
 
 /// Lucene's English stop words.
-const STOP_WORDS: [&str; 33] = [
+pub const STOP_WORDS: [&str; 33] = [
     "a", "an", "and", "are", "as", "at", "be", "but", "by", "for", "if", "in", "into", "is", "it", "no", "not", "of",
     "on", "or", "such", "that", "the", "their", "then", "there", "these", "they", "this", "to", "was", "will", "with",
 ];

@@ -26,7 +26,6 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::RetrievalError;
-use super::index::Index;
 
 /// Which BM25.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -251,7 +250,7 @@ impl Bm25 {
 
 /// The codes of postings: 65535 times the saturation, rounded, at least 1.
 #[derive(Debug, Clone)]
-pub struct CodeTable {
+pub(super) struct CodeTable {
     bm25: Bm25,
     average: f64,
     /// Codes of tf 1 to [`TABLE_TF`] (rows) and lengths below [`TABLE_LENGTHS`]; nearly every posting is one of them.
@@ -263,8 +262,7 @@ const TABLE_LENGTHS: u32 = 1024;
 
 impl CodeTable {
     /// The codes under `bm25` for a corpus with this mean length.
-    #[must_use]
-    pub fn new(bm25: Bm25, average: f64) -> Self {
+    pub(super) fn new(bm25: Bm25, average: f64) -> Self {
         let table = (1..=TABLE_TF)
             .flat_map(|tf| (0..TABLE_LENGTHS).map(move |length| compute_code(&bm25, tf, length, average)))
             .collect();
@@ -273,8 +271,7 @@ impl CodeTable {
 
     /// The code of a term that occurs `tf` > 0 times in a document of `length` terms.
     #[inline]
-    #[must_use]
-    pub fn code(&self, tf: u32, length: u32) -> u16 {
+    pub(super) fn code(&self, tf: u32, length: u32) -> u16 {
         if tf <= TABLE_TF && length < TABLE_LENGTHS {
             self.table[((tf - 1) * TABLE_LENGTHS + length) as usize]
         } else {
@@ -294,32 +291,21 @@ pub(super) const MAX_QUERY_TERMS: usize = 1 << 17;
 
 /// A query in the integers of the search.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct WeightedQuery {
-    /// (term, weight), ascending by term, weights in 1..=65535, at most 131,072 terms. Terms that
-    /// cannot add to a score are left out.
-    pub terms: Vec<(u32, u32)>,
+pub(super) struct WeightedQuery {
+    /// (term, weight), weights in 1..=65535, at most 131,072 terms. Terms that cannot add to a score are left out.
+    pub(super) terms: Vec<(u32, u32)>,
     /// By how many bits a product weight * code is shifted down, with rounding.
-    pub shift: u32,
+    pub(super) shift: u32,
     /// One unit of the integer score in BM25.
-    pub unit: f64,
+    pub(super) unit: f64,
 }
 
 impl WeightedQuery {
-    /// Weighs the terms of a text: query number `query` of its list. `tokens` holds vocabulary numbers, as often as
-    /// the terms occur, and is sorted here.
+    /// The query number `query` of its list, from (term, x) with x = qtf * idf above 0, each term once.
     ///
     /// # Errors
-    /// [`RetrievalError::TooManyTerms`] above 131,072 distinct terms.
-    pub fn new(query: usize, tokens: &mut [u32], index: &Index, bm25: &Bm25) -> Result<Self, RetrievalError> {
-        tokens.sort_unstable();
-        let weighted: Vec<(u32, f64)> = tokens
-            .chunk_by(|a, b| a == b)
-            .map(|run| {
-                let df = u64::from(index.vocabulary().df(run[0]));
-                (run[0], run.len() as f64 * bm25.idf(u64::from(index.documents()), df))
-            })
-            .filter(|&(_, weight)| weight > 0.0)
-            .collect();
+    /// [`RetrievalError::TooManyTerms`] above 131,072 terms.
+    pub(super) fn new(query: usize, weighted: &[(u32, f64)], bm25: &Bm25) -> Result<Self, RetrievalError> {
         if weighted.len() > MAX_QUERY_TERMS {
             return Err(RetrievalError::TooManyTerms {
                 query,
@@ -341,8 +327,7 @@ impl WeightedQuery {
     }
 
     /// Half a unit before the shift: what rounds it.
-    #[must_use]
-    pub fn half(&self) -> u32 {
+    pub(super) fn half(&self) -> u32 {
         (1 << self.shift) >> 1
     }
 }

@@ -9,9 +9,12 @@
 //!          the documents, where adding up all of them in vectors is cheaper than following ids
 //! ```
 
+use super::RetrievalError;
 use super::bm25::CodeTable;
-use super::index::Tile;
+use super::codec::ListDecoder;
 use super::scoring::SUB_TILE;
+use super::segment::TileData;
+use super::tile::ListPlace;
 
 /// A tile made ready for a set of terms; terms are numbered by their place in that set.
 pub(super) struct TileImage {
@@ -39,56 +42,81 @@ const COLUMN: u32 = 1 << 31;
 /// was fastest with 8 (4 took 7 % longer); it bounds a column's memory to four times that of the list.
 const DENSE: u32 = 8;
 
+/// Frequencies whose codes are looked up once per document; nearly all are among them.
+const ROWS: usize = 4;
+
 impl TileImage {
-    /// The image of `tile` for `terms`, ascending; `lengths` are those of the tile's documents.
-    pub(super) fn new(tile: &Tile, lengths: &[u32], terms: &[u32], codes: &CodeTable) -> Self {
-        let sub_tiles = (tile.documents as usize).div_ceil(SUB_TILE);
+    /// The image of `tile`, whose first document has this ordinal. `terms` holds (number in the segment, place in the
+    /// set) of those of the set's `set_len` terms that the segment has, ascending.
+    pub(super) fn new(
+        tile: &TileData,
+        first_document: u32,
+        terms: &[(u32, u32)],
+        set_len: usize,
+        codes: &CodeTable,
+    ) -> Result<Self, RetrievalError> {
+        let documents = tile.documents as usize;
+        let sub_tiles = documents.div_ceil(SUB_TILE);
+        let lists = find_lists(tile, terms)?;
+        let is_column = |list: &ListPlace| list.postings > tile.documents / DENSE;
+        let column_count = lists.iter().filter(|(_, list)| is_column(list)).count();
+        let listed: usize = lists
+            .iter()
+            .filter(|(_, list)| !is_column(list))
+            .map(|(_, list)| list.postings as usize)
+            .sum();
+        let stride = sub_tiles * SUB_TILE;
         let mut image = TileImage {
-            first_document: tile.first_document,
+            first_document,
             sub_tiles,
-            cuts: Vec::with_capacity(terms.len() * (sub_tiles + 1)),
-            postings: Vec::new(),
-            columns: Vec::new(),
+            cuts: vec![0; set_len * (sub_tiles + 1)],
+            postings: Vec::with_capacity(listed),
+            columns: vec![0; column_count * stride],
         };
-        let mut directory = tile.directory.iter().peekable();
-        for &term in terms {
-            while directory.next_if(|entry| entry.term < term).is_some() {}
-            let entry = directory.next_if(|entry| entry.term == term);
-            let coded = entry.into_iter().flat_map(|&entry| {
-                tile.list(entry)
-                    .map(|(id, tf)| (id, codes.code(tf, lengths[usize::from(id)])))
-            });
-            if entry.is_some_and(|entry| entry.count > tile.documents / DENSE) {
-                image.push_column(coded);
+
+        let lengths: Vec<u32> = tile.lengths().collect();
+        let rows: Vec<u16> = (1..=ROWS as u32)
+            .flat_map(|tf| lengths.iter().map(move |&length| codes.code(tf, length)))
+            .collect();
+        let code = |id: u32, tf: u32| match tf as usize {
+            tf if tf < ROWS => rows[tf * documents + id as usize],
+            _ => codes.code(tf.saturating_add(1), lengths[id as usize]),
+        };
+        let mut decoder = ListDecoder::new();
+        let mut column = 0;
+        for (place, list) in lists {
+            let bytes = tile.lists.get(list.start as usize..(list.start + list.bytes) as usize);
+            let bytes = bytes.ok_or_else(|| tile.damaged())?;
+            let cuts = place * (sub_tiles + 1)..(place + 1) * (sub_tiles + 1);
+            let decoded = if is_column(&list) {
+                image.cuts[cuts].fill(COLUMN | column as u32);
+                let codes = &mut image.columns[column * stride..][..stride];
+                column += 1;
+                decoder.decode(bytes, list.postings, tile.documents, |ids, tfs| {
+                    for (&id, &tf) in ids.iter().zip(tfs) {
+                        codes[id as usize] = code(id, tf);
+                    }
+                })
             } else {
-                image.push_list(coded);
-            }
+                let start = image.postings.len();
+                let postings = &mut image.postings;
+                let decoded = decoder.decode(bytes, list.postings, tile.documents, |ids, tfs| {
+                    let coded = ids.iter().zip(tfs);
+                    postings.extend(coded.map(|(&id, &tf)| u32::from(code(id, tf)) << 16 | id));
+                });
+                cut(&mut image.cuts[cuts], &image.postings, start);
+                decoded
+            };
+            decoded.ok_or_else(|| tile.damaged())?;
         }
-        image
+        Ok(image)
     }
 
-    fn push_list(&mut self, coded: impl Iterator<Item = (u16, u16)>) {
-        let first_cut = self.cuts.len();
-        for (id, code) in coded {
-            let sub_tile = usize::from(id) / SUB_TILE;
-            while self.cuts.len() <= first_cut + sub_tile {
-                self.cuts.push(self.postings.len() as u32);
-            }
-            self.postings.push(u32::from(code) << 16 | u32::from(id));
-        }
-        self.cuts
-            .resize(first_cut + self.sub_tiles + 1, self.postings.len() as u32);
-    }
-
-    fn push_column(&mut self, coded: impl Iterator<Item = (u16, u16)>) {
-        let stride = self.sub_tiles * SUB_TILE;
-        let start = self.columns.len();
-        self.columns.resize(start + stride, 0);
-        for (id, code) in coded {
-            self.columns[start + usize::from(id)] = code;
-        }
-        self.cuts
-            .resize(self.cuts.len() + self.sub_tiles + 1, COLUMN | (start / stride) as u32);
+    /// About the bytes of an image of so many postings for a set of so many terms.
+    pub(super) fn bytes(postings: u64, documents: u32, set_len: usize) -> u64 {
+        let cuts = (documents as usize).div_ceil(SUB_TILE) + 1;
+        // Columns take somewhat more than the lists would.
+        postings * 5 + (set_len * cuts * size_of::<u32>()) as u64
     }
 
     /// The ordinal of the tile's first document.
@@ -118,5 +146,26 @@ impl TileImage {
         self.columns[start..]
             .first_chunk()
             .expect("every column has SUB_TILE codes for each sub-tile")
+    }
+}
+
+/// The lists of the tile by the place of their term in the set.
+fn find_lists(tile: &TileData, terms: &[(u32, u32)]) -> Result<Vec<(usize, ListPlace)>, RetrievalError> {
+    let numbers: Vec<u32> = terms.iter().map(|&(number, _)| number).collect();
+    let mut lists = Vec::new();
+    let found = tile
+        .directory
+        .find(&numbers, |at, list| lists.push((terms[at].1 as usize, list)));
+    found.ok_or_else(|| tile.damaged())?;
+    Ok(lists)
+}
+
+/// Fills in where the parts of the last list, which begins at `start`, begin and end.
+fn cut(cuts: &mut [u32], postings: &[u32], start: usize) {
+    let mut at = start;
+    for (sub_tile, cut) in cuts.iter_mut().enumerate() {
+        let first = (sub_tile * SUB_TILE) as u32;
+        at += postings[at..].partition_point(|&posting| posting & 0xffff < first);
+        *cut = at as u32;
     }
 }

@@ -7,13 +7,14 @@
 //! tiles serves all queries, with the accumulators of a (query, sub-tile) pair in the L1 cache.
 //!
 //! ```text
-//! texts --Analyzer--> terms --IndexBuilder--> Index   = vocabulary (df, cf), document lengths, tiles of (local id, tf)
-//! Index + Bm25 + union of query terms ------> TileImage = (code, local id) lists and dense code columns
-//! query terms x idf ------------------------> WeightedQuery = (term, u16 weight), shift
-//! TileImage x WeightedQuery --search--------> K hits each --select--> documents with minimum rank
+//! texts --Analyzer--> terms --IndexBuilder, IndexWriter--> Index  = segments: vocabulary (df, cf), tiles of (local id, tf)
+//! Index + Bm25 + union of query terms -------> TileImage = (code, local id) lists and dense code columns
+//! query terms x idf -------------------------> WeightedQuery = (term, u16 weight), shift
+//! TileImage x WeightedQuery --Search---------> K hits each --Union--> documents with minimum rank
 //! ```
 //!
-//! The index holds counts alone, so k1, b, the variant and the kind of document length are chosen at query time.
+//! The index holds counts alone, so k1, b, the variant, the kind of document length and stop words are chosen at query
+//! time. On disk it is mapped, and read once for all queries; in memory it is the same bytes.
 //!
 //! # Arithmetic
 //!
@@ -29,69 +30,46 @@
 //! a maximum with 1 acts): about 1e-5 of the best score of a typical query.
 
 mod analyzer;
+mod block;
 mod bm25;
 mod build;
+mod bytes;
+mod codec;
+mod error;
 mod image;
 mod index;
+mod limits;
+mod manifest;
+mod passages;
+mod pipeline;
 mod porter;
+mod query;
+mod rake;
 mod scoring;
 mod search;
+mod segment;
 mod selection;
 mod term_cache;
+mod tile;
+mod vocabulary;
 mod words;
 mod workers;
+mod writer;
 
-pub use analyzer::Analyzer;
-pub use bm25::{Bm25, CodeTable, DocumentLength, Variant, WeightedQuery, lucene_length};
-pub use build::{DEFAULT_TILE_DOCUMENTS, IndexBuilder};
-pub use index::{Index, Tile, Vocabulary};
+pub use analyzer::{Analyzer, STOP_WORDS};
+pub use bm25::{Bm25, DocumentLength, Variant, lucene_length};
+pub use build::IndexBuilder;
+pub use error::RetrievalError;
+pub use index::{Index, IndexSummary};
+pub use limits::{DEFAULT_MEMORY, DEFAULT_TILE_DOCUMENTS, LEAST_MEMORY, PIECE_BYTES, PIECE_DOCUMENTS};
+pub use passages::Passage;
 pub use porter::stem;
-pub use search::{Hit, SearchResults, search};
-pub use selection::{Selected, random, select};
+pub use query::{Query, StopWords};
+pub use rake::{NLTK_STOP_WORDS, Phrase, rake_phrases};
+pub use search::{Hit, Search, SearchResults, SearchSettings, search};
+pub use selection::{Selected, Union, random};
 pub use words::for_each_word;
-
-use thiserror::Error;
-
-/// What can be wrong with a request to the retrieval layer.
-#[derive(Debug, Clone, PartialEq, Error)]
-pub enum RetrievalError {
-    /// A name that is none of the choices.
-    #[error("{setting}: unknown name {found:?}; choose one of {expected}")]
-    UnknownName {
-        /// The setting, for example `analyzer`.
-        setting: &'static str,
-        /// The name given.
-        found: String,
-        /// The names there are.
-        expected: &'static str,
-    },
-    /// A number outside its range.
-    #[error("{setting} is {found}; it must be {expected}")]
-    OutOfRange {
-        /// The setting, for example `k1`.
-        setting: &'static str,
-        /// The value given.
-        found: String,
-        /// The range in words.
-        expected: &'static str,
-    },
-    /// A query of more distinct terms than 32-bit sums allow.
-    #[error("query {query} has {terms} distinct terms; the limit is {limit}: cut the text")]
-    TooManyTerms {
-        /// The query's place in the list, from 0.
-        query: usize,
-        /// Its distinct terms in the index.
-        terms: usize,
-        /// The largest number of terms.
-        limit: usize,
-    },
-    /// More passages than 32-bit ordinals can number.
-    #[error("the corpus has more than {limit} passages; split it and select from each part")]
-    TooManyPassages {
-        /// The largest number of passages.
-        limit: u32,
-    },
-}
+pub use writer::IndexWriter;
 
 /// Called with (work done, work in all) while a long operation runs, from any of its threads.
 pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Sync);

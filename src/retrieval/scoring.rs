@@ -223,7 +223,8 @@ fn score(image: &TileImage, sub_tile: usize, query: &WeightedQuery, accumulators
 mod tests {
     use super::*;
     use crate::retrieval::bm25::{Bm25, CodeTable};
-    use crate::retrieval::{Analyzer, IndexBuilder};
+    use crate::retrieval::query::Prepared;
+    use crate::retrieval::{Analyzer, IndexBuilder, Query, StopWords};
 
     #[test]
     fn all_compiled_versions_find_the_same_hits() {
@@ -240,16 +241,14 @@ mod tests {
             .collect();
         let mut builder = IndexBuilder::new(Analyzer::Standard, 6000).unwrap();
         builder.add(&passages, &|_, _| ()).unwrap();
-        let index = builder.finish();
-        let terms: Vec<u32> = (0..index.vocabulary().len()).collect();
+        let index = builder.finish().unwrap();
         let bm25 = Bm25::default();
         let codes = CodeTable::new(bm25, index.average_length());
-        let image = TileImage::new(&index.tiles()[0], index.lengths(), &terms, &codes);
-        let mut tokens: Vec<u32> = ["even", "odd", "p3", "p50", "q12", "q900"]
-            .iter()
-            .map(|term| index.vocabulary().number(term).unwrap())
-            .collect();
-        let query = WeightedQuery::new(0, &mut tokens, &index, &bm25).unwrap();
+        let texts = ["even odd p3 p50 q12 q900"];
+        let prepared = Prepared::new(&index, &texts, Query::Text, &StopWords::default(), &bm25).unwrap();
+        let tile = index.tile(index.tiles()[0]).unwrap();
+        let image = TileImage::new(&tile, 0, &prepared.of_segment[0], prepared.terms, &codes).unwrap();
+        let query = &prepared.queries[0];
 
         type Version = fn(&TileImage, usize, &WeightedQuery, &mut Accumulators, &mut Best);
         let mut versions: Vec<Version> = vec![score, score_sub_tile];
@@ -260,7 +259,7 @@ mod tests {
         let hits = versions.into_iter().map(|version| {
             let (mut accumulators, mut best) = (Accumulators::new(), Best::new(40, 6000));
             for sub_tile in 0..image.sub_tiles() {
-                version(&image, sub_tile, &query, &mut accumulators, &mut best);
+                version(&image, sub_tile, query, &mut accumulators, &mut best);
             }
             best.into_hits()
         });

@@ -2,31 +2,26 @@
 //!
 //! ```text
 //! analyze queries -> weighted queries; the union of their terms
-//! for each group of tiles (images within IMAGE_BUDGET):
-//!     in parallel over tiles:             execution images for the union
-//!     in parallel over chunks of queries: for each tile, each sub-tile, each query of the chunk: score, keep the best
-//! sort what was kept
+//! for each pass of queries (buffers of 2 K keys each, within three eighths of the memory):
+//!     for each group of tiles (images within three eighths of the memory):
+//!         in parallel over tiles:             execution images for the union
+//!         in parallel over chunks of queries: for each tile, each sub-tile, each query of the chunk: score, keep the best
+//!     sort what was kept, hand it on
 //! ```
 //!
 //! The loop order keeps a sub-tile's postings in the second-level cache while the chunk's queries use them. A query's
-//! buffer belongs to one chunk, so nothing is locked.
+//! buffer belongs to one chunk, so nothing is locked. The pages of a group's tiles are given back when it is done.
 
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::bm25::{Bm25, CodeTable, WeightedQuery};
 use super::image::TileImage;
-use super::index::{Index, Tile};
+use super::index::{Index, TileRef};
+use super::limits::DEFAULT_MEMORY;
+use super::query::{Prepared, Query, StopWords};
 use super::scoring::{Accumulators, Best, buffer_len, score_sub_tile};
-use super::term_cache::TermCache;
-use super::workers::map_with_worker;
 use super::{Progress, RetrievalError};
-
-/// Bytes of execution images that are in memory at a time.
-const IMAGE_BUDGET: usize = 256 << 20;
-
-/// Bytes of the queries' buffers that are in memory at a time; more queries take several passes.
-const BUFFER_BUDGET: usize = 1 << 30;
 
 /// Queries that a thread takes through a tile together, at most.
 const MAX_CHUNK: usize = 256;
@@ -36,8 +31,37 @@ const MAX_CHUNK: usize = 256;
 pub struct Hit {
     /// Its ordinal in the corpus.
     pub document: u32,
-    /// Its integer score, above 0, in units of [`SearchResults::units`].
+    /// Its integer score, above 0, in units of the query.
     pub score: u32,
+}
+
+/// What is searched for, and how.
+#[derive(Debug, Clone)]
+pub struct SearchSettings {
+    /// Hits of a query.
+    pub k: usize,
+    /// The ranking function.
+    pub bm25: Bm25,
+    /// What of a text is the query.
+    pub query: Query,
+    /// Terms of queries that do not count.
+    pub stop_words: StopWords,
+    /// Bytes of memory for the search beside the queries' texts, about.
+    pub memory: u64,
+}
+
+impl SearchSettings {
+    /// The `k` best documents by BM25 with its default parameters for whole texts.
+    #[must_use]
+    pub fn new(k: usize) -> Self {
+        SearchSettings {
+            k,
+            bm25: Bm25::default(),
+            query: Query::Text,
+            stop_words: StopWords::default(),
+            memory: DEFAULT_MEMORY,
+        }
+    }
 }
 
 /// What a search found.
@@ -59,15 +83,19 @@ impl SearchResults {
     }
 }
 
-/// Finds for each query the `k` documents with the highest BM25 scores.
-///
-/// A query is a whole text; repeated terms count as often as they occur. Only documents that share a term with the
-/// query are hits, so there may be fewer than `k`. `progress` counts (query, tile) pairs. The result depends on
-/// neither the number of threads nor the tile size.
+/// A search that is ready to run.
+pub struct Search<'a> {
+    index: &'a Index,
+    k: usize,
+    memory: u64,
+    codes: CodeTable,
+    prepared: Prepared,
+}
+
+/// Finds for each query the `k` documents with the highest BM25 scores, all in memory: [`Search`] with its defaults.
 ///
 /// # Errors
-/// [`RetrievalError::OutOfRange`] for k = 0 and for parameters of `bm25` outside their ranges,
-/// [`RetrievalError::TooManyTerms`] for a query of more than 131,072 distinct terms.
+/// As [`Search::new`] and [`Search::run`].
 pub fn search<S: AsRef<str> + Sync>(
     index: &Index,
     queries: &[S],
@@ -75,36 +103,127 @@ pub fn search<S: AsRef<str> + Sync>(
     bm25: &Bm25,
     progress: Progress,
 ) -> Result<SearchResults, RetrievalError> {
-    bm25.validate()?;
-    if k == 0 {
-        return Err(RetrievalError::OutOfRange {
-            setting: "k",
-            found: "0".to_owned(),
-            expected: "1 or more",
-        });
+    let settings = SearchSettings {
+        bm25: *bm25,
+        ..SearchSettings::new(k)
+    };
+    Search::new(index, queries, &settings)?.collect(progress)
+}
+
+impl<'a> Search<'a> {
+    /// Analyses and weighs the queries. A query is a text; repeated terms count as often as they occur.
+    ///
+    /// # Errors
+    /// [`RetrievalError::OutOfRange`] for k = 0 and for parameters of BM25 outside their ranges,
+    /// [`RetrievalError::TooManyTerms`] for a query of more than 131,072 distinct terms.
+    pub fn new<S: AsRef<str> + Sync>(
+        index: &'a Index,
+        queries: &[S],
+        settings: &SearchSettings,
+    ) -> Result<Self, RetrievalError> {
+        settings.bm25.validate()?;
+        if settings.k == 0 {
+            return Err(RetrievalError::OutOfRange {
+                setting: "k",
+                found: "0".to_owned(),
+                expected: "1 or more",
+            });
+        }
+        let SearchSettings {
+            query,
+            stop_words,
+            bm25,
+            ..
+        } = settings;
+        Ok(Search {
+            index,
+            k: settings.k,
+            memory: settings.memory,
+            codes: CodeTable::new(*bm25, index.average_length()),
+            prepared: Prepared::new(index, queries, *query, stop_words, bm25)?,
+        })
     }
-    let mut weighted = weigh_queries(index, queries, bm25)?;
-    let terms = number_by_union(&mut weighted, index.vocabulary().len());
-    let codes = CodeTable::new(*bm25, index.average_length());
 
-    let done = AtomicU64::new(0);
-    let total = weighted.len() as u64 * index.tiles().len() as u64;
-    let report = |pairs: usize| progress(done.fetch_add(pairs as u64, Ordering::Relaxed) + pairs as u64, total);
+    /// How many queries there are.
+    #[must_use]
+    pub fn queries(&self) -> usize {
+        self.prepared.queries.len()
+    }
 
-    let mut hits = Vec::with_capacity(weighted.len());
-    let documents = index.documents() as usize;
-    let queries_per_pass = (BUFFER_BUDGET / (buffer_len(k, documents) * size_of::<u64>())).max(1);
-    for queries in weighted.chunks(queries_per_pass) {
-        let mut best: Vec<Best> = queries.iter().map(|_| Best::new(k, documents)).collect();
+    /// One unit of the integer scores of a query in BM25.
+    #[must_use]
+    pub fn unit(&self, query: usize) -> f64 {
+        self.prepared.queries[query].unit
+    }
+
+    /// The queries that have no term that the index knows and that counts. They have no hits.
+    #[must_use]
+    pub fn without_terms(&self) -> Vec<u32> {
+        let queries = (0..).zip(&self.prepared.queries);
+        let silent = queries.filter(|(_, query)| query.terms.is_empty());
+        silent.map(|(place, _)| place).collect()
+    }
+
+    /// Finds the hits of all queries and keeps them.
+    ///
+    /// # Errors
+    /// As [`Search::run`].
+    pub fn collect(&self, progress: Progress) -> Result<SearchResults, RetrievalError> {
+        let mut hits = Vec::with_capacity(self.queries());
+        self.run(progress, |found: Vec<Hit>| {
+            hits.push(found);
+            Ok::<_, RetrievalError>(())
+        })?;
+        Ok(SearchResults {
+            hits,
+            units: self.prepared.queries.iter().map(|query| query.unit).collect(),
+            without_terms: self.without_terms(),
+        })
+    }
+
+    /// Hands the hits of each query to `consume`, in the order of the queries: score descending, then document ascending.
+    ///
+    /// Only documents that share a term with the query are hits, so there may be fewer than K. `progress` counts (query,
+    /// tile) pairs. The result depends on neither the number of threads nor memory, tile size or segments.
+    ///
+    /// # Errors
+    /// Those of `consume`, and [`RetrievalError::Damaged`] for a tile that is not as it was written.
+    pub fn run<E: From<RetrievalError>>(
+        &self,
+        progress: Progress,
+        mut consume: impl FnMut(Vec<Hit>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let queries = &self.prepared.queries;
+        let documents = self.index.documents() as usize;
+        let total = queries.len() as u64 * self.index.tiles().len() as u64;
+        let done = AtomicU64::new(0);
+        let report = |pairs: usize| progress(done.fetch_add(pairs as u64, Ordering::Relaxed) + pairs as u64, total);
+        // The buffer, and the hits that come of it.
+        let per_query = (buffer_len(self.k, documents) + self.k.min(documents)) * size_of::<u64>();
+        let per_pass = usize::try_from(self.memory * 3 / 8).unwrap_or(usize::MAX) / per_query;
+        for queries in queries.chunks(per_pass.max(1)) {
+            for hits in self.pass(queries, &report)? {
+                consume(hits)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The hits of some of the queries.
+    fn pass(
+        &self,
+        queries: &[WeightedQuery],
+        report: &(dyn Fn(usize) + Sync),
+    ) -> Result<Vec<Vec<Hit>>, RetrievalError> {
+        let documents = self.index.documents() as usize;
+        let mut best: Vec<Best> = queries.iter().map(|_| Best::new(self.k, documents)).collect();
         let chunk = queries
             .len()
             .div_ceil(4 * rayon::current_num_threads())
             .clamp(1, MAX_CHUNK);
-        for group in tile_groups(index.tiles()) {
-            let images: Vec<TileImage> = group
-                .par_iter()
-                .map(|tile| TileImage::new(tile, lengths(index, tile), &terms, &codes))
-                .collect();
+        for group in self.tile_groups() {
+            let images = group.par_iter().map(|&tile| self.image(tile));
+            let images = images.collect::<Result<Vec<TileImage>, RetrievalError>>()?;
             best.par_chunks_mut(chunk).zip(queries.par_chunks(chunk)).for_each_init(
                 Accumulators::new,
                 |accumulators, (best, queries)| {
@@ -115,17 +234,39 @@ pub fn search<S: AsRef<str> + Sync>(
                 },
             );
         }
-        hits.par_extend(best.into_par_iter().map(Best::into_hits));
+        Ok(best.into_par_iter().map(Best::into_hits).collect())
     }
-    Ok(SearchResults {
-        hits,
-        units: weighted.iter().map(|query| query.unit).collect(),
-        without_terms: (0..)
-            .zip(&weighted)
-            .filter(|(_, query)| query.terms.is_empty())
-            .map(|(i, _)| i)
-            .collect(),
-    })
+
+    /// The execution image of a tile, whose pages are given back.
+    fn image(&self, tile: TileRef) -> Result<TileImage, RetrievalError> {
+        let Prepared { terms, of_segment, .. } = &self.prepared;
+        let data = self.index.tile(tile)?;
+        let image = TileImage::new(
+            &data,
+            tile.first_document,
+            &of_segment[tile.segment],
+            *terms,
+            &self.codes,
+        )?;
+        self.index.release(tile);
+        Ok(image)
+    }
+
+    /// The tiles in runs whose images fit the memory.
+    fn tile_groups(&self) -> impl Iterator<Item = &[TileRef]> {
+        let mut rest = self.index.tiles();
+        std::iter::from_fn(move || {
+            let mut bytes = 0;
+            let fits = |tile: &&TileRef| {
+                bytes += TileImage::bytes(tile.postings, tile.documents, self.prepared.terms);
+                bytes <= self.memory * 3 / 8
+            };
+            let len = rest.iter().take_while(fits).count().max(1).min(rest.len());
+            let (group, tail) = rest.split_at(len);
+            rest = tail;
+            (!group.is_empty()).then_some(group)
+        })
+    }
 }
 
 /// Takes a chunk of queries through a tile.
@@ -137,112 +278,4 @@ fn search_tile(image: &TileImage, queries: &[WeightedQuery], accumulators: &mut 
             }
         }
     }
-}
-
-/// The lengths of a tile's documents.
-fn lengths<'a>(index: &'a Index, tile: &Tile) -> &'a [u32] {
-    let first = tile.first_document() as usize;
-    &index.lengths()[first..first + tile.documents() as usize]
-}
-
-/// The tiles in runs whose images fit the budget.
-fn tile_groups(tiles: &[Tile]) -> Vec<&[Tile]> {
-    let mut groups = Vec::new();
-    let (mut start, mut bytes) = (0, 0);
-    for (i, tile) in tiles.iter().enumerate() {
-        let image = tile.postings() * size_of::<u32>();
-        if i > start && bytes + image > IMAGE_BUDGET {
-            groups.push(&tiles[start..i]);
-            (start, bytes) = (i, 0);
-        }
-        bytes += image;
-    }
-    if start < tiles.len() {
-        groups.push(&tiles[start..]);
-    }
-    groups
-}
-
-/// The queries as weighted terms of the vocabulary.
-fn weigh_queries<S: AsRef<str> + Sync>(
-    index: &Index,
-    queries: &[S],
-    bm25: &Bm25,
-) -> Result<Vec<WeightedQuery>, RetrievalError> {
-    let pieces: Vec<(usize, &[S])> = queries.chunks(MAX_CHUNK).enumerate().collect();
-    let weighted = map_with_worker(
-        &pieces,
-        || QueryAnalyzer::new(index),
-        |analyzer, &(piece, queries)| -> Result<Vec<WeightedQuery>, RetrievalError> {
-            let first = piece * MAX_CHUNK;
-            (first..)
-                .zip(queries)
-                .map(|(query, text)| WeightedQuery::new(query, analyzer.tokens(text.as_ref()), index, bm25))
-                .collect()
-        },
-    );
-    let weighted: Result<Vec<Vec<WeightedQuery>>, RetrievalError> = weighted.into_iter().collect();
-    Ok(weighted?.into_iter().flatten().collect())
-}
-
-/// Turns texts into numbers of the index's vocabulary.
-struct QueryAnalyzer<'a> {
-    index: &'a Index,
-    cache: TermCache,
-    /// By the cache's term number: the vocabulary's number, or [`UNKNOWN`].
-    numbers: Vec<u32>,
-    tokens: Vec<u32>,
-}
-
-/// The number of a term that no document has.
-const UNKNOWN: u32 = u32::MAX;
-
-impl<'a> QueryAnalyzer<'a> {
-    fn new(index: &'a Index) -> Self {
-        QueryAnalyzer {
-            index,
-            cache: TermCache::new(index.analyzer()),
-            numbers: Vec::new(),
-            tokens: Vec::new(),
-        }
-    }
-
-    /// The known terms of a text, in order.
-    fn tokens(&mut self, text: &str) -> &mut [u32] {
-        if self.cache.forget_if_large() {
-            self.numbers.clear();
-        }
-        self.tokens.clear();
-        self.cache.for_each_term(text, |number| self.tokens.push(number));
-        let terms = self.cache.terms();
-        for number in self.numbers.len()..terms.len() {
-            self.numbers
-                .push(self.index.vocabulary().number(terms.get(number)).unwrap_or(UNKNOWN));
-        }
-        for token in &mut self.tokens {
-            *token = self.numbers[*token as usize];
-        }
-        self.tokens.retain(|&token| token != UNKNOWN);
-        &mut self.tokens
-    }
-}
-
-/// Renumbers the queries' terms by their place in the union of all queries' terms, which is returned, ascending.
-fn number_by_union(queries: &mut [WeightedQuery], vocabulary_len: u32) -> Vec<u32> {
-    let mut places = vec![0_u32; vocabulary_len as usize];
-    for query in queries.iter() {
-        for &(term, _) in &query.terms {
-            places[term as usize] = 1;
-        }
-    }
-    let terms: Vec<u32> = (0..vocabulary_len).filter(|&term| places[term as usize] == 1).collect();
-    for (place, &term) in (0..).zip(&terms) {
-        places[term as usize] = place;
-    }
-    queries.par_iter_mut().for_each(|query| {
-        for (term, _) in &mut query.terms {
-            *term = places[*term as usize];
-        }
-    });
-    terms
 }

@@ -7,7 +7,7 @@
 //! The baseline of the ablation takes as many passages at random.
 
 use super::RetrievalError;
-use super::search::SearchResults;
+use super::search::Hit;
 use crate::rng::{Stream, purpose};
 
 /// A selected document.
@@ -23,30 +23,53 @@ pub struct Selected {
     pub score: f64,
 }
 
-/// The union of the hits of a search in a corpus of `documents`, in the order of first occurrence.
-#[must_use]
-pub fn select(results: &SearchResults, documents: u32) -> Vec<Selected> {
-    const NOT_SELECTED: u32 = u32::MAX;
-    let mut places = vec![NOT_SELECTED; documents as usize];
-    let mut selected: Vec<Selected> = Vec::new();
-    for (query, hits) in results.hits.iter().enumerate() {
-        for (rank, &hit) in (0..).zip(hits) {
+/// The union of the hits of queries, as they come.
+pub struct Union {
+    /// By document: its place in `selected`.
+    places: Vec<u32>,
+    selected: Vec<Selected>,
+    queries: u32,
+}
+
+const NOT_SELECTED: u32 = u32::MAX;
+
+impl Union {
+    /// Of hits in a corpus of `documents`.
+    #[must_use]
+    pub fn new(documents: u32) -> Self {
+        Union {
+            places: vec![NOT_SELECTED; documents as usize],
+            selected: Vec::new(),
+            queries: 0,
+        }
+    }
+
+    /// Takes in the hits of the next query, best first, and one unit of its scores in BM25.
+    pub fn add(&mut self, hits: &[Hit], unit: f64) {
+        let query = self.queries;
+        self.queries += 1;
+        for (rank, hit) in (0..).zip(hits) {
             let found = Selected {
                 document: hit.document,
                 rank,
-                query: query as u32,
-                score: results.bm25(query, hit),
+                query,
+                score: f64::from(hit.score) * unit,
             };
-            let place = &mut places[hit.document as usize];
+            let place = &mut self.places[hit.document as usize];
             if *place == NOT_SELECTED {
-                *place = selected.len() as u32;
-                selected.push(found);
-            } else if rank < selected[*place as usize].rank {
-                selected[*place as usize] = found;
+                *place = self.selected.len() as u32;
+                self.selected.push(found);
+            } else if rank < self.selected[*place as usize].rank {
+                self.selected[*place as usize] = found;
             }
         }
     }
-    selected
+
+    /// The selected documents in the order of first occurrence.
+    #[must_use]
+    pub fn into_selected(self) -> Vec<Selected> {
+        self.selected
+    }
 }
 
 /// `wanted` different documents of a corpus of `documents`, every set and order equally likely; the seed decides.

@@ -77,21 +77,26 @@ pub(super) struct TermCache {
     /// The same for longer words.
     long_words: HashMap<Box<str>, u32>,
     numbers: TermNumbers,
+    /// With more words than these it forgets.
+    most_words: usize,
 }
 
 /// The entry of a word without a term.
 const STOP_WORD: u32 = u32::MAX;
 
-/// A cache of more words is emptied at the next opportunity: about 60 MB.
-const MAX_CACHED_WORDS: usize = 1 << 20;
+/// Words worth remembering at most, and the bytes that a word takes, about.
+pub(super) const MAX_CACHED_WORDS: usize = 1 << 20;
+pub(super) const BYTES_PER_CACHED_WORD: usize = 64;
 
 impl TermCache {
-    pub(super) fn new(analyzer: Analyzer) -> Self {
+    /// A cache that [`TermCache::forget_if_large`] empties when it has more than `most_words` words.
+    pub(super) fn new(analyzer: Analyzer, most_words: usize) -> Self {
         TermCache {
             analyzer,
             short_words: HashMap::new(),
             long_words: HashMap::new(),
             numbers: TermNumbers::default(),
+            most_words,
         }
     }
 
@@ -118,13 +123,11 @@ impl TermCache {
         &self.numbers.terms
     }
 
-    /// Forgets everything if there is too much; numbers given before are void then. Whether it did.
-    pub(super) fn forget_if_large(&mut self) -> bool {
-        let large = self.short_words.len() + self.long_words.len() > MAX_CACHED_WORDS;
-        if large {
-            *self = TermCache::new(self.analyzer);
+    /// Forgets everything if there is too much; numbers given before are void then.
+    pub(super) fn forget_if_large(&mut self) {
+        if self.short_words.len() + self.long_words.len() > self.most_words {
+            *self = TermCache::new(self.analyzer, self.most_words);
         }
-        large
     }
 
     #[cold]
@@ -170,7 +173,7 @@ mod tests {
     fn the_cache_gives_the_terms_of_the_analyzer() {
         let text = "Running runs the runner RUNNING, the race; raced THE races";
         for analyzer in Analyzer::ALL {
-            let mut cache = TermCache::new(analyzer);
+            let mut cache = TermCache::new(analyzer, 100);
             let mut numbers = Vec::new();
             cache.for_each_term(text, |number| numbers.push(number));
             let terms: Vec<&str> = numbers

@@ -10,19 +10,20 @@ use super::observer::{Observer, Unit};
 /// How often the observer is told.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Runs `job`, which counts the texts that it has done, and shows it as `work` over `texts` texts.
+/// Runs `job`, which counts into `position` what it has done, and shows it as `work` over `total` units.
 pub(super) fn watched<T: Send>(
     work: &str,
-    texts: u64,
+    total: u64,
+    unit: Unit,
     observer: &mut dyn Observer,
-    job: impl FnOnce(&AtomicU64) -> T + Send,
+    position: &AtomicU64,
+    job: impl FnOnce() -> T + Send,
 ) -> T {
-    observer.begin(work, texts, 0, Unit::Texts);
-    let position = AtomicU64::new(0);
+    observer.begin(work, total, 0, unit);
     let watcher = std::thread::current();
     let result = std::thread::scope(|scope| {
         let job = scope.spawn(|| {
-            let result = job(&position);
+            let result = job();
             watcher.unpark();
             result
         });

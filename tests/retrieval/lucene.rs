@@ -167,7 +167,7 @@ fn cacm_has_the_published_statistics_and_quality() {
     };
     let index = Index::build(&collection.texts, Analyzer::English, NO_PROGRESS).unwrap();
     assert_eq!(
-        (index.documents(), index.total_length(), index.vocabulary().len()),
+        (index.documents(), index.total_length(), index.summary().unwrap().terms),
         (3204, 320_968, 14_363)
     );
 

@@ -6,16 +6,12 @@ use tlm::retrieval::*;
 #[test]
 fn selection_keeps_each_document_once_with_its_minimum_rank_in_first_hit_order() {
     let hit = |document, score| Hit { document, score };
-    let results = SearchResults {
-        hits: vec![
-            vec![hit(5, 90), hit(2, 80), hit(7, 70)],
-            vec![],
-            vec![hit(2, 60), hit(5, 50), hit(7, 45), hit(1, 40)],
-        ],
-        units: vec![1.0, 0.0, 0.5],
-        without_terms: vec![1],
-    };
-    let selected: Vec<(u32, u32, u32, f64)> = select(&results, 8)
+    let mut union = Union::new(8);
+    union.add(&[hit(5, 90), hit(2, 80), hit(7, 70)], 1.0);
+    union.add(&[], 0.0);
+    union.add(&[hit(2, 60), hit(5, 50), hit(7, 45), hit(1, 40)], 0.5);
+    let selected: Vec<(u32, u32, u32, f64)> = union
+        .into_selected()
         .iter()
         .map(|s| (s.document, s.rank, s.query, s.score))
         .collect();
@@ -52,10 +48,12 @@ fn the_selection_for_a_smaller_k_is_the_part_with_smaller_ranks() {
     let index = build(&passages, DEFAULT_TILE_DOCUMENTS);
     let selected = |k: usize| {
         let results = search(&index, &queries, k, &Bm25::default(), NO_PROGRESS).unwrap();
-        let mut pairs: Vec<(u32, u32)> = select(&results, index.documents())
-            .iter()
-            .map(|selected| (selected.document, selected.rank))
-            .collect();
+        let mut union = Union::new(index.documents());
+        for (hits, &unit) in results.hits.iter().zip(&results.units) {
+            union.add(hits, unit);
+        }
+        let selected = union.into_selected();
+        let mut pairs: Vec<(u32, u32)> = selected.iter().map(|found| (found.document, found.rank)).collect();
         pairs.sort_unstable();
         pairs
     };

@@ -106,7 +106,7 @@ pub const KEYS: &[Key] = &[
     key("corpus", "inputs", Kind::Patterns,
         "Texts: .jsonl, .csv, .tsv, or .txt with a passage a line; also .gz or .zst."),
     key("corpus", "index", Kind::Directory,
-        "An index on disk, instead of inputs; not in this version."),
+        "An index made by `tlm index build`, instead of inputs."),
     key("corpus", "text_column", Kind::Text,
         "Column or JSON field of the text."),
     key("corpus", "passage_words", Kind::PassageWords,
@@ -121,7 +121,7 @@ pub const KEYS: &[Key] = &[
     key("select", "file", Kind::File,
         "A selection made by `tlm select`, used instead of searching."),
     key("select", "query", Kind::Query,
-        "text: the whole text. Key phrases (rake, tfidf:N), published for long texts, are not in this version."),
+        "text: the whole text; rake: its 20 best key phrases, published for long texts; tfidf:N: its N best terms."),
     key("select", "analyzer", Kind::Choice(&["standard", "english"]),
         "english: stop words and Porter stemmer; standard: words and lower case only, as published."),
     key("select", "variant", Kind::Choice(&["lucene", "robertson", "atire", "bm25l", "bm25+"]),
@@ -273,7 +273,7 @@ impl Kind {
                 format!("one of {}", words.join(", "))
             }
             Kind::Switch => "true or false".to_owned(),
-            Kind::Query => "\"text\"".to_owned(),
+            Kind::Query => "\"text\", \"rake\" or \"tfidf:N\" with N terms above 0".to_owned(),
             Kind::PassageWords => PassageWords::EXPECTED.to_owned(),
         }
     }

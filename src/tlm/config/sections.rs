@@ -1,13 +1,13 @@
 //! The sections of a configuration as structures, with their defaults. Meaning, range and source of each key stand in
 //! [`super::schema`], which also prints them; here they are named once more in brief.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::device::choice::PrecisionChoice;
+pub use crate::retrieval::Query;
 use crate::retrieval::{Analyzer, Bm25, DocumentLength, Variant};
 use crate::tlm::objective::{HeadOnExternal, LossForm};
 use crate::train::metrics::Metric;
@@ -211,19 +211,6 @@ pub enum SelectMethod {
     None,
 }
 
-/// How a training text becomes a query.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum Query {
-    /// All its terms.
-    #[default]
-    Text,
-    /// Its 20 best RAKE key phrases.
-    Rake,
-    /// Its so many best terms by tf x idf.
-    TfIdf(usize),
-}
-
 /// Layers and hidden width in one word; heads = hidden / 64, feed-forward = 4 x hidden.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -331,43 +318,6 @@ impl PassageWords {
             PassageWords::AsGiven => None,
             PassageWords::Words(words) => Some(words),
         }
-    }
-}
-
-impl fmt::Display for Query {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Query::Text => f.write_str("text"),
-            Query::Rake => f.write_str("rake"),
-            Query::TfIdf(terms) => write!(f, "tfidf:{terms}"),
-        }
-    }
-}
-
-impl FromStr for Query {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Query, String> {
-        match (text, text.strip_prefix("tfidf:").and_then(|terms| terms.parse().ok())) {
-            ("text", _) => Ok(Query::Text),
-            ("rake", _) => Ok(Query::Rake),
-            (_, Some(terms)) if terms > 0 => Ok(Query::TfIdf(terms)),
-            _ => Err("\"text\", \"rake\" or \"tfidf:N\" with N terms above 0, for example \"tfidf:20\"".to_owned()),
-        }
-    }
-}
-
-impl From<Query> for String {
-    fn from(query: Query) -> String {
-        query.to_string()
-    }
-}
-
-impl TryFrom<String> for Query {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Query, String> {
-        text.parse()
     }
 }
 

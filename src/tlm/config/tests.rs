@@ -324,6 +324,7 @@ fn missing_data_is_an_error_that_says_what_to_write() {
         &["corpus.inputs is missing", "select.method = \"none\""],
     );
     assert!(parse(alone, &["select.method=none"]).is_ok());
+    assert!(parse(alone, &["corpus.index=INDEX"]).is_ok());
     assert!(parse(alone, &["select.file=s.jsonl"]).is_ok());
 }
 
@@ -352,11 +353,7 @@ fn values_that_do_not_fit_together_are_refused_with_a_remedy() {
     );
     says(
         &["corpus.index=INDEX"],
-        &["corpus.index is not in this version", "corpus.inputs"],
-    );
-    says(
-        &["select.query=tfidf:20"],
-        &["\"tfidf:20\" is not in this version", "\"text\""],
+        &["corpus.inputs", "corpus.index", "leave one out"],
     );
     says(
         &["tokenizer.file=t.json", "tokenizer.vocab_size=99"],

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::sections::{Query, SelectMethod};
+use super::sections::SelectMethod;
 use super::{Config, ConfigError};
 use crate::tlm::objective::step_counts;
 
@@ -11,26 +11,9 @@ const HEAD_SIZES: [usize; 3] = [32, 64, 128];
 
 /// Checks values against each other.
 pub(super) fn check_values(config: &Config) -> Result<(), ConfigError> {
-    offered(config)?;
     required_data(config)?;
     model_sizes(config)?;
     stages(config)
-}
-
-/// Refuses values that configurations have a place for and this version has no code for.
-fn offered(config: &Config) -> Result<(), ConfigError> {
-    if config.select.query != Query::Text {
-        let message = format!(
-            "select.query = \"{}\" is not in this version: use \"text\", the whole text",
-            config.select.query
-        );
-        return conflict(config, "select.query", &message);
-    }
-    if config.corpus.index.is_some() {
-        let message = "corpus.index is not in this version: name the texts themselves in corpus.inputs";
-        return conflict(config, "corpus.index", message);
-    }
-    Ok(())
 }
 
 fn required_data(config: &Config) -> Result<(), ConfigError> {
@@ -50,10 +33,14 @@ fn required_data(config: &Config) -> Result<(), ConfigError> {
         }
     }
     let needs_corpus = config.select.method != SelectMethod::None && config.select.file.is_none();
-    if needs_corpus && config.corpus.inputs.is_empty() {
-        let advice = "name the general texts in [corpus], for example inputs = [\"corpus/*.jsonl.zst\"], or set \
-                      select.method = \"none\" to train on the task's texts alone";
+    if needs_corpus && config.corpus.inputs.is_empty() && config.corpus.index.is_none() {
+        let advice = "name the general texts in [corpus], for example inputs = [\"corpus/*.jsonl.zst\"], or an index of \
+                      them, or set select.method = \"none\" to train on the task's texts alone";
         return Err(missing("corpus.inputs", advice));
+    }
+    if config.corpus.index.is_some() && !config.corpus.inputs.is_empty() {
+        let message = "corpus.index and corpus.inputs both name the general texts: leave one out";
+        return conflict(config, "corpus.index", message);
     }
     if config.select.file.is_some() && config.select.method != SelectMethod::Bm25 && given(config, "select.method") {
         let message = "select.file is a finished selection and select.method makes one: leave one out";
@@ -186,6 +173,10 @@ pub(super) fn check_files(config: &Config) -> Result<(), ConfigError> {
         for pattern in patterns {
             pattern_finds_files(config, key, pattern)?;
         }
+    }
+    if let Some(index) = config.corpus.index.as_deref().filter(|index| !index.is_dir()) {
+        let message = format!("there is no index {}; `tlm index build` makes one", index.display());
+        return no_file(config, "corpus.index", &message);
     }
     for (key, file) in [
         ("select.file", &config.select.file),

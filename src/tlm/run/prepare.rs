@@ -3,7 +3,7 @@
 //! A new run's directory is made when selection and tokenizer have succeeded; a run that goes on takes both from there.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::Job;
@@ -170,15 +170,23 @@ impl Job<'_> {
         let (limit, external_limit) = (self.config.model.max_length, self.config.external_length());
         let task = &self.task;
         let total = passages.len() + task.train.len() + task.dev.len() + task.test.len();
-        let (external, texts) = watched("tokenising", total as u64, self.observer, |position| {
-            let progress = |texts: usize| {
-                position.fetch_add(texts as u64, Ordering::Relaxed);
-            };
-            let (external, _) = tokenizer.encode_watched(passages, external_limit, LongTexts::Cut, &progress)?;
-            let examples = |examples: &[Example]| tokenizer.encode_examples(examples, limit, &progress);
-            let texts = [examples(&task.train)?, examples(&task.dev)?, examples(&task.test)?];
-            Ok::<_, DataError>((external, texts))
-        })?;
+        let position = AtomicU64::new(0);
+        let (external, texts) = watched(
+            "tokenising",
+            total as u64,
+            Unit::Texts,
+            self.observer,
+            &position,
+            || {
+                let progress = |texts: usize| {
+                    position.fetch_add(texts as u64, Ordering::Relaxed);
+                };
+                let (external, _) = tokenizer.encode_watched(passages, external_limit, LongTexts::Cut, &progress)?;
+                let examples = |examples: &[Example]| tokenizer.encode_examples(examples, limit, &progress);
+                let texts = [examples(&task.train)?, examples(&task.dev)?, examples(&task.test)?];
+                Ok::<_, DataError>((external, texts))
+            },
+        )?;
         if !passages.is_empty() {
             self.note(format!(
                 "external data: {} passages, {} sequences of at most {external_limit} tokens, {} tokens",

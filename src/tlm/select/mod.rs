@@ -20,12 +20,13 @@ use std::time::Instant;
 
 use super::TlmError;
 use super::config::{Config, PassageWords, Query, SelectMethod};
+use super::corpus::CorpusFiles;
 use super::observer::Observer;
 use super::outcome::{SelectReport, SelectedPassage, SourceCount};
 use crate::atomic;
 use crate::data::{Contents, DataError, Fields, Records, expand};
-use crate::retrieval::{Analyzer, Bm25};
-use search::Selection;
+use crate::retrieval::{Analyzer, Bm25, Index, SearchSettings, StopWords};
+use search::{Selection, Source};
 
 /// Selected passages shown in a report.
 const EXAMPLES: usize = 5;
@@ -69,10 +70,14 @@ pub struct SelectRequest {
     pub method: SelectMethod,
     /// Seed of a random selection.
     pub seed: u64,
-    /// How texts become terms; none: english.
+    /// How texts become terms; none: as the index, or english.
     pub analyzer: Option<Analyzer>,
     /// The ranking function.
     pub bm25: Bm25,
+    /// Words of queries that do not count.
+    pub stop_words: Vec<String>,
+    /// Bytes of memory for the search, about.
+    pub memory: u64,
     /// The file to be written.
     pub out: PathBuf,
 }
@@ -100,18 +105,23 @@ pub fn select_external(
             report: SelectReport::default(),
         }
     } else {
+        let source = match &config.corpus.index {
+            Some(index) => Source::Index(Box::new(open_index(index, Some(config.select.analyzer))?)),
+            None => {
+                let words = config.passage_words().and_then(NonZeroUsize::new);
+                let files = CorpusFiles::find(&config.corpus.inputs, text_field(&config.corpus.text_column), words)?;
+                Source::Files(files, config.select.analyzer)
+            }
+        };
         let selection = Selection {
-            inputs: &config.corpus.inputs,
-            fields: Fields {
-                text: config.corpus.text_column.clone(),
-                ..Fields::default()
-            },
-            passage_words: config.passage_words().and_then(NonZeroUsize::new),
+            source,
             method: config.select.method,
-            top_k: config.select.top_k,
+            settings: SearchSettings {
+                bm25: config.select.bm25(),
+                query: config.select.query,
+                ..SearchSettings::new(config.select.top_k as usize)
+            },
             rank_cut: config.rank_cut(),
-            analyzer: config.select.analyzer,
-            bm25: config.select.bm25(),
             seed,
         };
         selection.run(task_texts, observer)?
@@ -129,39 +139,38 @@ pub fn select_external(
 /// `tlm select`: selects for the texts of the query files and writes the selection.
 ///
 /// # Errors
-/// As [`select_external`]; [`TlmError::Refused`] for what this version cannot select with; [`TlmError::Write`].
+/// As [`select_external`]; [`TlmError::Write`].
 pub fn select(request: &SelectRequest, observer: &mut dyn Observer) -> Result<SelectReport, TlmError> {
     let started = Instant::now();
-    let Corpus::Files(inputs) = &request.corpus else {
-        let advice = "this version reads no index from disk: give the passages themselves with --corpus";
-        return Err(TlmError::Refused(advice.to_owned()));
-    };
-    if request.query != Query::Text {
-        let query = request.query;
-        return Err(TlmError::Refused(format!(
-            "--query {query} is not in this version: use --query text"
-        )));
-    }
     let method = match request.method {
         SelectMethod::Bm25 => "bm25",
         SelectMethod::Random => "random",
         SelectMethod::None => return Err(TlmError::Refused("--method none selects nothing".to_owned())),
     };
+    let source = match &request.corpus {
+        Corpus::Index(index) => Source::Index(Box::new(open_index(index, request.analyzer)?)),
+        Corpus::Files(inputs) => {
+            let words = request.passage_words.words(Config::default().external_length());
+            let fields = text_field(&request.corpus_text_column);
+            let files = CorpusFiles::find(inputs, fields, words.and_then(NonZeroUsize::new))?;
+            Source::Files(files, request.analyzer.unwrap_or_default())
+        }
+    };
+    let analyzer = match &source {
+        Source::Index(index) => index.analyzer(),
+        Source::Files(_, analyzer) => *analyzer,
+    };
     let selection = Selection {
-        inputs,
-        fields: Fields {
-            text: request.corpus_text_column.clone(),
-            ..Fields::default()
-        },
-        passage_words: request
-            .passage_words
-            .words(Config::default().external_length())
-            .and_then(NonZeroUsize::new),
+        source,
         method: request.method,
-        top_k: request.top_k,
+        settings: SearchSettings {
+            bm25: request.bm25,
+            query: request.query,
+            stop_words: StopWords::new(&request.stop_words, analyzer),
+            memory: request.memory,
+            ..SearchSettings::new(request.top_k as usize)
+        },
         rank_cut: request.top_k,
-        analyzer: request.analyzer.unwrap_or_default(),
-        bm25: request.bm25,
         seed: request.seed,
     };
     let queries = read_queries(&request.queries, &request.text_column, observer)?;
@@ -169,6 +178,29 @@ pub fn select(request: &SelectRequest, observer: &mut dyn Observer) -> Result<Se
     external.describe(method, started);
     write_selected(&request.out, &external.passages)?;
     Ok(external.report)
+}
+
+/// The index in a directory, for texts that become terms by `analyzer`; none: by the index's own.
+///
+/// # Errors
+/// [`TlmError::Retrieval`] for an index that cannot be read or was made by another analyzer.
+pub(super) fn open_index(directory: &Path, analyzer: Option<Analyzer>) -> Result<Index, TlmError> {
+    let index = Index::open(directory)?;
+    let made = index.analyzer();
+    match analyzer.filter(|&analyzer| analyzer != made) {
+        None => Ok(index),
+        Some(asked) => Err(TlmError::Refused(format!(
+            "{}: the index was made by the analyzer {made}, and {asked} is asked for: ask for {made} or build another index",
+            directory.display()
+        ))),
+    }
+}
+
+fn text_field(text: &str) -> Fields {
+    Fields {
+        text: text.to_owned(),
+        ..Fields::default()
+    }
 }
 
 /// Writes a selection file, whole or not at all.
@@ -245,13 +277,9 @@ impl External {
 
 /// The texts of query files; labels are not looked at. Empty ones are left out and counted.
 fn read_queries(patterns: &[String], text: &str, observer: &mut dyn Observer) -> Result<Vec<String>, TlmError> {
-    let fields = Fields {
-        text: text.to_owned(),
-        ..Fields::default()
-    };
     let files = expand(patterns)?;
     let (mut texts, mut empty) = (Vec::new(), 0);
-    for record in Records::open(&files, Contents::Passages, &fields, |_| {}) {
+    for record in Records::open(&files, Contents::Passages, &text_field(text), |_| {}) {
         let text = record?.text;
         if text.trim().is_empty() {
             empty += 1;

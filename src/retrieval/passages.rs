@@ -1,0 +1,244 @@
+//! The passages of a corpus as they were given, for writing out those that a search or a selection names.
+//!
+//! ```text
+//! frames   of about 128 KB of texts; names and texts are compressed each on its own (Zstandard)
+//! names    id, source of each passage        texts    the text of each
+//!          a string is a varint of its bytes and the bytes
+//! footer   places, checksums and first document of every frame
+//! ```
+
+use std::io::{self, Write};
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::RetrievalError;
+use super::bytes::{Bytes, Section, SectionWriter};
+use super::codec::{read_varint, write_varint};
+
+/// One passage of a corpus.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Passage {
+    /// Identifier, e.g. `source/document#passage`.
+    pub id: String,
+    /// The collection it comes from.
+    pub source: String,
+    /// The text; never only white space.
+    pub text: String,
+}
+
+/// Bytes of texts in a frame, about.
+const FRAME_BYTES: usize = 128 << 10;
+
+/// Zstandard's fast end: a build waits for it.
+const LEVEL: i32 = 1;
+
+/// Passages compressed together.
+pub(super) struct Frame {
+    names: Vec<u8>,
+    texts: Vec<u8>,
+    documents: u32,
+    text_bytes: u64,
+}
+
+/// Compresses passages, in order.
+///
+/// # Errors
+/// What the compressor says; a string of 4 GB.
+pub(super) fn pack(passages: &[Passage]) -> io::Result<Vec<Frame>> {
+    let mut frames = Vec::new();
+    let (mut names, mut texts) = (Vec::new(), Vec::with_capacity(FRAME_BYTES));
+    let (mut documents, mut text_bytes) = (0, 0);
+    for (i, passage) in passages.iter().enumerate() {
+        write_string(&mut names, &passage.id)?;
+        write_string(&mut names, &passage.source)?;
+        write_string(&mut texts, &passage.text)?;
+        documents += 1;
+        text_bytes += passage.text.len() as u64;
+        if texts.len() >= FRAME_BYTES || i + 1 == passages.len() {
+            frames.push(Frame {
+                names: zstd::bulk::compress(&names, LEVEL)?,
+                texts: zstd::bulk::compress(&texts, LEVEL)?,
+                documents,
+                text_bytes,
+            });
+            names.clear();
+            texts.clear();
+            (documents, text_bytes) = (0, 0);
+        }
+    }
+    Ok(frames)
+}
+
+fn write_string(out: &mut Vec<u8>, text: &str) -> io::Result<()> {
+    write_varint(out, u32::try_from(text.len()).map_err(io::Error::other)?);
+    out.extend(text.as_bytes());
+    Ok(())
+}
+
+/// What the footer says.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Footer {
+    documents: u32,
+    text_bytes: u64,
+    frames: Vec<FrameFooter>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct FrameFooter {
+    first_document: u32,
+    documents: u32,
+    names: Section,
+    texts: Section,
+}
+
+/// Writes a file of passages.
+pub(super) struct PassageWriter<W: Write> {
+    out: SectionWriter<W>,
+    footer: Footer,
+}
+
+impl<W: Write> PassageWriter<W> {
+    pub(super) fn new(out: W) -> io::Result<Self> {
+        Ok(PassageWriter {
+            out: SectionWriter::new(out)?,
+            footer: Footer::default(),
+        })
+    }
+
+    pub(super) fn append(&mut self, frame: &Frame) -> io::Result<()> {
+        self.footer.frames.push(FrameFooter {
+            first_document: self.footer.documents,
+            documents: frame.documents,
+            names: self.out.section(&[&frame.names])?,
+            texts: self.out.section(&[&frame.texts])?,
+        });
+        self.footer.documents += frame.documents;
+        self.footer.text_bytes += frame.text_bytes;
+        Ok(())
+    }
+
+    /// Ends the file. Returns what was written to, the length of the file, and the number of documents and of bytes of
+    /// their texts.
+    pub(super) fn finish(self) -> io::Result<(W, u64, u32, u64)> {
+        let (out, len) = self.out.finish(&self.footer)?;
+        Ok((out, len, self.footer.documents, self.footer.text_bytes))
+    }
+}
+
+/// A file of passages to read.
+#[derive(Debug)]
+pub(super) struct PassageFile {
+    bytes: Bytes,
+    footer: Footer,
+}
+
+impl PassageFile {
+    pub(super) fn open(bytes: Bytes) -> Result<PassageFile, RetrievalError> {
+        let (footer, end): (Footer, Section) = bytes.footer()?;
+        let file = PassageFile { bytes, footer };
+        let frames = &file.footer.frames;
+        let sections = frames.iter().flat_map(|frame| [frame.names, frame.texts]);
+        file.bytes.check_cover(sections, end)?;
+        let mut documents = 0_u32;
+        for frame in frames {
+            if frame.first_document != documents || frame.documents == 0 {
+                return Err(file.bytes.damaged("its frames are out of order"));
+            }
+            documents = documents.saturating_add(frame.documents);
+        }
+        if documents != file.footer.documents {
+            return Err(file.bytes.damaged("frames are missing"));
+        }
+        Ok(file)
+    }
+
+    pub(super) fn documents(&self) -> u32 {
+        self.footer.documents
+    }
+
+    /// Bytes of the file.
+    pub(super) fn len(&self) -> u64 {
+        self.bytes.all().len() as u64
+    }
+
+    /// The passages with these numbers, which are ascending and below [`PassageFile::documents`]; without their texts if
+    /// those are not wanted.
+    pub(super) fn get(&self, documents: &[u32], with_texts: bool) -> Result<Vec<Passage>, RetrievalError> {
+        let frames = &self.footer.frames;
+        let frame_of = |document: u32| frames.partition_point(|frame| frame.first_document <= document) - 1;
+        let runs: Vec<&[u32]> = documents.chunk_by(|&a, &b| frame_of(a) == frame_of(b)).collect();
+        let found = runs.into_par_iter().map(|run| {
+            let number = frame_of(run[0]);
+            let first = frames[number].first_document;
+            let mut wanted = run.iter().map(|&document| document - first).peekable();
+            let mut taken = Vec::with_capacity(run.len());
+            self.frame(number, with_texts, |place, id, source, text| {
+                if wanted.next_if_eq(&place).is_some() {
+                    let [id, source, text] = [id, source, text].map(str::to_owned);
+                    taken.push(Passage { id, source, text });
+                }
+            })?;
+            Ok(taken)
+        });
+        let found: Result<Vec<Vec<Passage>>, RetrievalError> = found.collect();
+        Ok(found?.into_iter().flatten().collect())
+    }
+
+    /// Reads every passage.
+    pub(super) fn verify(&self) -> Result<(), RetrievalError> {
+        let mut text_bytes = 0;
+        for (number, frame) in self.footer.frames.iter().enumerate() {
+            self.frame(number, true, |_, _, _, text| text_bytes += text.len() as u64)?;
+            self.bytes.release(frame.texts);
+        }
+        match text_bytes == self.footer.text_bytes {
+            true => Ok(()),
+            false => Err(self
+                .bytes
+                .damaged("its texts are longer or shorter than its footer says")),
+        }
+    }
+
+    /// Calls `visit` with place, id, source and text of every passage of a frame.
+    fn frame(
+        &self,
+        number: usize,
+        with_texts: bool,
+        mut visit: impl FnMut(u32, &str, &str, &str),
+    ) -> Result<(), RetrievalError> {
+        let frame = &self.footer.frames[number];
+        let what = || format!("frame {number} of the passages");
+        let unpacked = |section| {
+            let bytes = self.bytes.section(section, &what())?;
+            zstd::decode_all(bytes).map_err(|error| self.bytes.damaged(format!("{}: {error}", what())))
+        };
+        let broken = || {
+            self.bytes
+                .damaged(format!("{} does not hold what its footer says", what()))
+        };
+        let names = unpacked(frame.names)?;
+        let texts = if with_texts { unpacked(frame.texts)? } else { Vec::new() };
+        let (mut name, mut text) = (0, 0);
+        for place in 0..frame.documents {
+            let id = read_string(&names, &mut name).ok_or_else(broken)?;
+            let source = read_string(&names, &mut name).ok_or_else(broken)?;
+            let text = match with_texts {
+                true => read_string(&texts, &mut text).ok_or_else(broken)?,
+                false => "",
+            };
+            visit(place, id, source, text);
+        }
+        match (name, text) == (names.len(), texts.len()) {
+            true => Ok(()),
+            false => Err(broken()),
+        }
+    }
+}
+
+fn read_string<'a>(bytes: &'a [u8], at: &mut usize) -> Option<&'a str> {
+    let len = read_varint(bytes, at)? as usize;
+    let string = bytes.get(*at..at.checked_add(len)?)?;
+    *at += len;
+    std::str::from_utf8(string).ok()
+}

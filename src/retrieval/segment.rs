@@ -1,0 +1,330 @@
+//! Segments: up to 2^22 documents as one immutable file.
+//!
+//! ```text
+//! bodies of the tiles, as they are made | directories of the tiles | vocabulary | footer with the place of everything
+//! ```
+//!
+//! A tile is written when it is complete. What waits in memory until the segment ends is the vocabulary and, for every
+//! list, a provisional number of its term; a segment is therefore also ended when these grow beyond a bound.
+
+use std::io::{self, Write};
+
+use serde::{Deserialize, Serialize};
+
+use super::RetrievalError;
+use super::bytes::{Bytes, Section, SectionWriter, read_u32};
+use super::codec::ListDecoder;
+use super::term_cache::TermNumbers;
+use super::tile::{Directory, DirectoryWriter, MAX_DOCUMENTS, TileDraft, sorted_order};
+use super::vocabulary::{Vocabulary, VocabularyWriter};
+
+/// What the footer says of a segment.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub(super) struct Footer {
+    pub(super) documents: u32,
+    pub(super) total_length: u64,
+    pub(super) postings: u64,
+    pub(super) terms: u32,
+    vocabulary: Option<Section>,
+    pub(super) tiles: Vec<TileFooter>,
+}
+
+/// What the footer says of a tile.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct TileFooter {
+    pub(super) documents: u32,
+    pub(super) postings: u64,
+    pub(super) total_length: u64,
+    entries: u32,
+    body: Section,
+    directory: Section,
+}
+
+/// Writes a segment, tile by tile.
+pub(super) struct SegmentWriter<W: Write> {
+    out: SectionWriter<W>,
+    terms: TermNumbers,
+    /// (df, cf) by provisional number.
+    frequencies: Vec<(u32, u64)>,
+    tiles: Vec<(TileFooter, Vec<PendingList>)>,
+    footer: Footer,
+}
+
+/// A list whose term has no final number yet.
+struct PendingList {
+    /// Provisional: by first occurrence in the segment.
+    term: u32,
+    postings: u32,
+    bytes: u32,
+}
+
+impl<W: Write> SegmentWriter<W> {
+    pub(super) fn new(out: W) -> io::Result<Self> {
+        Ok(SegmentWriter {
+            out: SectionWriter::new(out)?,
+            terms: TermNumbers::default(),
+            frequencies: Vec::new(),
+            tiles: Vec::new(),
+            footer: Footer::default(),
+        })
+    }
+
+    /// Appends a tile.
+    pub(super) fn append(&mut self, tile: &TileDraft) -> io::Result<()> {
+        let body = self.out.section(&[&tile.lengths, &tile.lists])?;
+        let pending = tile
+            .terms
+            .iter()
+            .zip(&tile.entries)
+            .map(|(term, &(postings, bytes, cf))| {
+                let number = self.terms.number(term);
+                if number as usize == self.frequencies.len() {
+                    self.frequencies.push((0, 0));
+                }
+                let frequency = &mut self.frequencies[number as usize];
+                *frequency = (frequency.0 + postings, frequency.1 + cf);
+                PendingList {
+                    term: number,
+                    postings,
+                    bytes,
+                }
+            });
+        let pending: Vec<PendingList> = pending.collect();
+        let footer = TileFooter {
+            documents: tile.documents,
+            postings: tile.postings,
+            total_length: tile.total_length,
+            entries: pending.len() as u32,
+            body,
+            directory: body,
+        };
+        self.footer.documents += tile.documents;
+        self.footer.postings += tile.postings;
+        self.footer.total_length += tile.total_length;
+        self.tiles.push((footer, pending));
+        Ok(())
+    }
+
+    /// How many documents the segment has.
+    pub(super) fn documents(&self) -> u32 {
+        self.footer.documents
+    }
+
+    /// About how many bytes of memory wait for the end, with what the end itself takes.
+    pub(super) fn memory(&self) -> usize {
+        // Hash table, sorting and coding take some 50 bytes a term beside the text.
+        let lists: usize = self.tiles.iter().map(|(_, pending)| pending.capacity()).sum();
+        self.terms.terms.memory() + 70 * self.frequencies.len() + lists * size_of::<PendingList>()
+    }
+
+    /// Ends the segment. Returns what was written to, the length of the file and its footer.
+    pub(super) fn finish(mut self) -> io::Result<(W, u64, Footer)> {
+        let order = sorted_order(&self.terms.terms);
+        let mut numbers = vec![0_u32; order.len()];
+        for (number, &provisional) in (0..).zip(&order) {
+            numbers[provisional as usize] = number;
+        }
+        for (mut tile, pending) in self.tiles {
+            let mut directory = DirectoryWriter::default();
+            for list in pending {
+                directory.push(numbers[list.term as usize], list.postings, list.bytes);
+            }
+            tile.directory = self.out.section(&directory.parts())?;
+            self.footer.tiles.push(tile);
+        }
+        let mut vocabulary = VocabularyWriter::default();
+        for &provisional in &order {
+            let (df, cf) = self.frequencies[provisional as usize];
+            vocabulary.push(self.terms.terms.get(provisional as usize), df, cf);
+        }
+        self.footer.terms = vocabulary.terms();
+        self.footer.vocabulary = Some(self.out.section(&vocabulary.parts())?);
+        let (out, len) = self.out.finish(&self.footer)?;
+        Ok((out, len, self.footer))
+    }
+}
+
+/// A segment that can be read.
+#[derive(Debug)]
+pub(super) struct Segment {
+    bytes: Bytes,
+    footer: Footer,
+    end: Section,
+}
+
+impl Segment {
+    /// The segment in a file. The footer and the vocabulary are checked now, a tile when it is read.
+    pub(super) fn open(bytes: Bytes) -> Result<Segment, RetrievalError> {
+        let (footer, end): (Footer, Section) = bytes.footer()?;
+        let segment = Segment { bytes, footer, end };
+        segment.check_sums()?;
+        segment.vocabulary_checked()?;
+        Ok(segment)
+    }
+
+    pub(super) fn footer(&self) -> &Footer {
+        &self.footer
+    }
+
+    pub(super) fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    fn check_sums(&self) -> Result<(), RetrievalError> {
+        let Footer { tiles, .. } = &self.footer;
+        let documents: u64 = tiles.iter().map(|tile| u64::from(tile.documents)).sum();
+        let total_length: u64 = tiles.iter().map(|tile| tile.total_length).sum();
+        let postings: u64 = tiles.iter().map(|tile| tile.postings).sum();
+        let sizes_fit = tiles.iter().all(|tile| {
+            (1..=MAX_DOCUMENTS).contains(&tile.documents) && tile.body.len >= 4 * u64::from(tile.documents)
+        });
+        let (found, expected) = (
+            (documents, total_length, postings),
+            (
+                u64::from(self.footer.documents),
+                self.footer.total_length,
+                self.footer.postings,
+            ),
+        );
+        if found != expected || !sizes_fit {
+            return Err(self.bytes.damaged(format!(
+                "the tiles have {found:?} documents, terms and postings instead of {expected:?}"
+            )));
+        }
+        let sections = tiles.iter().map(|tile| tile.body);
+        let sections = sections.chain(tiles.iter().map(|tile| tile.directory));
+        self.bytes.check_cover(sections.chain(self.footer.vocabulary), self.end)
+    }
+
+    fn vocabulary_checked(&self) -> Result<Vocabulary<'_>, RetrievalError> {
+        let missing = || self.bytes.damaged("the vocabulary is not complete");
+        let section = self.footer.vocabulary.ok_or_else(missing)?;
+        let bytes = self.bytes.section(section, "the vocabulary")?;
+        Vocabulary::new(bytes, self.footer.terms).ok_or_else(missing)
+    }
+
+    /// The distinct terms. [`Segment::open`] has checked them.
+    pub(super) fn vocabulary(&self) -> Vocabulary<'_> {
+        let range = self.footer.vocabulary.and_then(Section::range).unwrap_or_default();
+        let bytes = self.bytes.all().get(range).unwrap_or_default();
+        Vocabulary::new(bytes, self.footer.terms).expect("open() has made this vocabulary before")
+    }
+
+    /// A tile, checked.
+    pub(super) fn tile(&self, number: usize) -> Result<TileData<'_>, RetrievalError> {
+        let footer = &self.footer.tiles[number];
+        let body = self.bytes.section(footer.body, &format!("tile {number}"))?;
+        let directory = self
+            .bytes
+            .section(footer.directory, &format!("the directory of tile {number}"))?;
+        let (lengths, lists) = body.split_at(footer.documents as usize * size_of::<u32>());
+        let directory = Directory::new(directory, footer.entries).ok_or_else(|| {
+            self.bytes
+                .damaged(format!("the directory of tile {number} is not complete"))
+        })?;
+        Ok(TileData {
+            segment: self,
+            number,
+            documents: footer.documents,
+            lengths,
+            lists,
+            directory,
+        })
+    }
+
+    /// Gives the memory of a tile back.
+    pub(super) fn release(&self, number: usize) {
+        let tile = &self.footer.tiles[number];
+        self.bytes.release(tile.body);
+        self.bytes.release(tile.directory);
+    }
+
+    /// Reads everything and compares counts with each other: what the checksums cannot tell.
+    pub(super) fn verify(&self) -> Result<(), RetrievalError> {
+        let vocabulary = self.vocabulary_checked()?;
+        let (mut entries, mut terms) = (Vec::new(), Vec::new());
+        let mut cursor = vocabulary.cursor();
+        while let Some(entry) = cursor.advance() {
+            let entry = entry.ok_or_else(|| self.bytes.damaged("the vocabulary is no vocabulary"))?;
+            if entry.number > 0 && cursor.term() <= terms.as_slice() {
+                return Err(self.bytes.damaged(format!("term {} is out of order", entry.number)));
+            }
+            cursor.term().clone_into(&mut terms);
+            entries.push((entry.df, entry.cf));
+        }
+        if !cursor.is_at_end() {
+            return Err(self.bytes.damaged("the vocabulary has bytes behind its last term"));
+        }
+        let mut decoder = ListDecoder::new();
+        for number in 0..self.footer.tiles.len() {
+            self.tile(number)?.verify(&mut entries, &mut decoder)?;
+            self.release(number);
+        }
+        if entries.iter().any(|&left| left != (0, 0)) {
+            return Err(self
+                .bytes
+                .damaged("the frequencies of terms differ from their postings"));
+        }
+        Ok(())
+    }
+}
+
+/// A tile to read.
+pub(super) struct TileData<'a> {
+    segment: &'a Segment,
+    number: usize,
+    pub(super) documents: u32,
+    lengths: &'a [u8],
+    pub(super) lists: &'a [u8],
+    pub(super) directory: Directory<'a>,
+}
+
+impl TileData<'_> {
+    /// The number of terms of each document.
+    pub(super) fn lengths(&self) -> impl Iterator<Item = u32> {
+        let documents = 0..self.documents as usize;
+        documents.map(|document| read_u32(self.lengths, document * size_of::<u32>()).unwrap_or(0))
+    }
+
+    /// The error of a tile whose checksums are right and whose contents are not.
+    pub(super) fn damaged(&self) -> RetrievalError {
+        self.segment
+            .bytes
+            .damaged(format!("tile {} does not hold what its footer says", self.number))
+    }
+
+    /// Takes the tile's postings off `left`, the (df, cf) of every term.
+    fn verify(&self, left: &mut [(u32, u64)], decoder: &mut ListDecoder) -> Result<(), RetrievalError> {
+        let footer = &self.segment.footer.tiles[self.number];
+        let mut document_lengths = vec![0_u64; self.documents as usize];
+        let (mut postings, mut end, mut good) = (0, 0, true);
+        let complete = self.directory.for_each(|list| {
+            let range = list.start as usize..(list.start + list.bytes) as usize;
+            good &= list.start as usize == end;
+            end = range.end;
+            let mut cf = 0;
+            let decoded = self.lists.get(range).and_then(|bytes| {
+                decoder.decode(bytes, list.postings, self.documents, |ids, tfs| {
+                    for (&id, &tf) in ids.iter().zip(tfs) {
+                        document_lengths[id as usize] += u64::from(tf) + 1;
+                        cf += u64::from(tf) + 1;
+                    }
+                })
+            });
+            let term = left.get_mut(list.term as usize);
+            let taken = term.and_then(|term| {
+                *term = (term.0.checked_sub(list.postings)?, term.1.checked_sub(cf)?);
+                Some(())
+            });
+            good &= decoded.is_some() && taken.is_some();
+            postings += u64::from(list.postings);
+        });
+        let lengths_fit = self.lengths().map(u64::from).eq(document_lengths.iter().copied());
+        let total: u64 = document_lengths.iter().sum();
+        let sums_fit = (postings, total, end) == (footer.postings, footer.total_length, self.lists.len());
+        if complete.is_none() || !good || !lengths_fit || !sums_fit {
+            return Err(self.damaged());
+        }
+        Ok(())
+    }
+}

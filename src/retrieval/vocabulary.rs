@@ -1,0 +1,247 @@
+//! The vocabulary of a segment: its distinct terms, sorted by their bytes, with their frequencies.
+//!
+//! ```text
+//! blocks of 16 terms   u32 offset of each block in what follows
+//! term                 shared u8-varint, rest varint, rest bytes, df varint, cf varint low, cf varint high
+//! ```
+//!
+//! A term's number is its place. `shared` counts the bytes that it has in common with the term before it, 0 for the first
+//! of a block; so a block is read without those before it, and a term is found by bisection over the blocks. On prose a
+//! term takes about 8 bytes.
+
+use std::cmp::Ordering;
+
+use super::bytes::read_u32;
+use super::codec::{read_varint, write_varint};
+
+/// Terms of a block.
+const BLOCK: u32 = 16;
+
+/// What is known of a term.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TermEntry {
+    /// Its place among the terms.
+    pub(super) number: u32,
+    /// Document frequency: in how many documents it occurs.
+    pub(super) df: u32,
+    /// Collection frequency: how often it occurs in all documents together.
+    pub(super) cf: u64,
+}
+
+/// Codes a vocabulary, term by term.
+#[derive(Default)]
+pub(super) struct VocabularyWriter {
+    offsets: Vec<u8>,
+    entries: Vec<u8>,
+    terms: u32,
+    last: String,
+}
+
+impl VocabularyWriter {
+    /// Appends a term that sorts behind the last one.
+    pub(super) fn push(&mut self, term: &str, df: u32, cf: u64) {
+        let mut shared = 0;
+        if self.terms.is_multiple_of(BLOCK) {
+            self.offsets.extend((self.entries.len() as u32).to_le_bytes());
+        } else {
+            let both = self.last.bytes().zip(term.bytes());
+            shared = both.take_while(|(a, b)| a == b).count();
+        }
+        let rest = &term.as_bytes()[shared..];
+        write_varint(&mut self.entries, shared as u32);
+        write_varint(&mut self.entries, rest.len() as u32);
+        self.entries.extend(rest);
+        write_varint(&mut self.entries, df);
+        write_varint(&mut self.entries, cf as u32);
+        write_varint(&mut self.entries, (cf >> 32) as u32);
+        self.terms += 1;
+        term.clone_into(&mut self.last);
+    }
+
+    /// The two parts of the code.
+    pub(super) fn parts(&self) -> [&[u8]; 2] {
+        [&self.offsets, &self.entries]
+    }
+
+    /// How many terms there are.
+    pub(super) fn terms(&self) -> u32 {
+        self.terms
+    }
+}
+
+/// Reads a vocabulary.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Vocabulary<'a> {
+    offsets: &'a [u8],
+    entries: &'a [u8],
+    terms: u32,
+}
+
+impl<'a> Vocabulary<'a> {
+    /// The `terms` terms coded in `bytes`; `None` if there are fewer bytes than offsets.
+    pub(super) fn new(bytes: &'a [u8], terms: u32) -> Option<Self> {
+        let (offsets, entries) = bytes.split_at_checked(terms.div_ceil(BLOCK) as usize * size_of::<u32>())?;
+        Some(Vocabulary {
+            offsets,
+            entries,
+            terms,
+        })
+    }
+
+    /// The terms from the first one on.
+    pub(super) fn cursor(self) -> Cursor<'a> {
+        self.cursor_at(0)
+    }
+
+    fn cursor_at(self, block: u32) -> Cursor<'a> {
+        Cursor {
+            vocabulary: self,
+            at: self.offset(block),
+            next: block * BLOCK,
+            term: Vec::new(),
+        }
+    }
+
+    fn offset(self, block: u32) -> usize {
+        read_u32(self.offsets, block as usize * size_of::<u32>()).map_or(self.entries.len(), |offset| offset as usize)
+    }
+
+    /// The first term of a block; empty where the code is broken, which [`Cursor`] reports.
+    fn head(self, block: u32) -> &'a [u8] {
+        let mut at = self.offset(block);
+        let mut number = || read_varint(self.entries, &mut at);
+        match (number(), number()) {
+            (Some(0), Some(len)) => self.entries.get(at..at + len as usize).unwrap_or_default(),
+            _ => &[],
+        }
+    }
+
+    /// The entry of a term, if it is there.
+    pub(super) fn find(self, term: &str) -> Option<TermEntry> {
+        let term = term.as_bytes();
+        let (mut low, mut high) = (0, self.terms.div_ceil(BLOCK));
+        // The last block whose first term is not behind the one sought.
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            match self.head(middle) <= term {
+                true => low = middle,
+                false => high = middle,
+            }
+        }
+        let mut cursor = self.cursor_at(low);
+        for _ in 0..BLOCK {
+            let entry = cursor.advance()??;
+            match cursor.term.as_slice().cmp(term) {
+                Ordering::Less => {}
+                Ordering::Equal => return Some(entry),
+                Ordering::Greater => return None,
+            }
+        }
+        None
+    }
+}
+
+/// A place in a vocabulary.
+#[derive(Debug)]
+pub(super) struct Cursor<'a> {
+    vocabulary: Vocabulary<'a>,
+    at: usize,
+    next: u32,
+    term: Vec<u8>,
+}
+
+impl Cursor<'_> {
+    /// Goes to the next term. `None` at the end; `Some(None)` if the bytes are no vocabulary.
+    pub(super) fn advance(&mut self) -> Option<Option<TermEntry>> {
+        if self.next == self.vocabulary.terms {
+            return None;
+        }
+        Some(self.entry())
+    }
+
+    fn entry(&mut self) -> Option<TermEntry> {
+        let bytes = self.vocabulary.entries;
+        let shared = read_varint(bytes, &mut self.at)? as usize;
+        let rest = read_varint(bytes, &mut self.at)? as usize;
+        let first_of_block = self.next.is_multiple_of(BLOCK);
+        if shared > self.term.len() || first_of_block && shared > 0 {
+            return None;
+        }
+        self.term.truncate(shared);
+        self.term.extend(bytes.get(self.at..self.at.checked_add(rest)?)?);
+        self.at += rest;
+        let df = read_varint(bytes, &mut self.at)?;
+        let low = read_varint(bytes, &mut self.at)?;
+        let high = read_varint(bytes, &mut self.at)?;
+        let number = self.next;
+        self.next += 1;
+        Some(TermEntry {
+            number,
+            df,
+            cf: u64::from(high) << 32 | u64::from(low),
+        })
+    }
+
+    /// The term of the last entry.
+    pub(super) fn term(&self) -> &[u8] {
+        &self.term
+    }
+
+    /// Whether all bytes have been read.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.next == self.vocabulary.terms && self.at == self.vocabulary.entries.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terms_are_found_with_their_number_and_frequencies_and_others_are_not() {
+        let mut terms: Vec<String> = (0..1000_u32).map(|i| format!("t{:x}", i * i * 7 % 65_537)).collect();
+        terms.extend(["", "a", "zé", "漢字", "t"].map(str::to_owned));
+        terms.sort_unstable();
+        terms.dedup();
+        let mut writer = VocabularyWriter::default();
+        for (number, term) in (0..).zip(&terms) {
+            writer.push(term, number * 3, u64::from(number) << 30);
+        }
+        let bytes = writer.parts().concat();
+        let vocabulary = Vocabulary::new(&bytes, writer.terms()).unwrap();
+        for (number, term) in (0..).zip(&terms) {
+            let expected = TermEntry {
+                number,
+                df: number * 3,
+                cf: u64::from(number) << 30,
+            };
+            assert_eq!(vocabulary.find(term), Some(expected), "{term:?}");
+            let other = format!("{term}~");
+            assert_eq!(vocabulary.find(&other), None, "{other:?}");
+        }
+        let mut cursor = vocabulary.cursor();
+        for term in &terms {
+            cursor.advance().unwrap().unwrap();
+            assert_eq!(cursor.term(), term.as_bytes());
+        }
+        assert!(cursor.advance().is_none() && cursor.is_at_end());
+        assert_eq!(Vocabulary::new(&[], 0).unwrap().find("a"), None);
+    }
+
+    #[test]
+    fn broken_bytes_give_an_error_and_no_panic() {
+        let mut writer = VocabularyWriter::default();
+        for number in 0..40 {
+            writer.push(&format!("term{number:02}"), 1, 1 << 40);
+        }
+        let good = writer.parts().concat();
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 0x84;
+            let vocabulary = Vocabulary::new(&bad, 40).unwrap();
+            let _ = vocabulary.find("term20");
+            let mut cursor = vocabulary.cursor();
+            while let Some(Some(_)) = cursor.advance() {}
+        }
+    }
+}

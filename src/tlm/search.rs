@@ -1,0 +1,226 @@
+//! `tlm search`: ranked lists in the format of the TREC conferences, which `trec_eval` and its kin read.
+//!
+//! ```text
+//! query Q0 passage rank score tag         rank from 1, score descending
+//! ```
+//!
+//! `trec_eval` reads scores as 32-bit floats, ignores the rank and orders equal scores by name. So that it sees the order of
+//! the search, a score that is not below the one before is written as the next smaller float.
+
+use std::collections::HashSet;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::TlmError;
+use super::config::Query;
+use super::observer::{Observer, Unit};
+use super::select::open_index;
+use super::watched::watched;
+use crate::atomic::{NewFile, WriteError};
+use crate::data::{Contents, Fields, Record, Records, expand};
+use crate::retrieval::{Analyzer, Bm25, Hit, Index, Search, SearchSettings, StopWords};
+
+/// What `tlm search` is asked for.
+#[derive(Clone, Debug)]
+pub struct SearchRequest {
+    /// The directory of the index.
+    pub index: PathBuf,
+    /// Files or patterns of the queries.
+    pub queries: Vec<String>,
+    /// Their columns or JSON fields.
+    pub fields: Fields,
+    /// Passages per query.
+    pub top_k: u32,
+    /// What of a text is the query.
+    pub query: Query,
+    /// How the index' texts became terms, to be sure; none: whatever it is.
+    pub analyzer: Option<Analyzer>,
+    /// The ranking function.
+    pub bm25: Bm25,
+    /// Words of queries that do not count.
+    pub stop_words: Vec<String>,
+    /// Bytes of memory for the search, about.
+    pub memory: u64,
+    /// The last column of the run.
+    pub tag: String,
+    /// The file to be written.
+    pub out: PathBuf,
+}
+
+/// What a search did.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct SearchReport {
+    /// Passages of the index.
+    pub documents: u64,
+    /// Queries, empty ones included.
+    pub queries: u64,
+    /// Those of them without any term of the index.
+    pub queries_without_terms: u64,
+    /// Lines written.
+    pub hits: u64,
+    /// How texts became terms.
+    pub analyzer: String,
+    /// Wall clock of the search, without opening the index and reading the queries.
+    pub search_seconds: f64,
+    /// Wall clock of everything.
+    pub seconds: f64,
+}
+
+/// Hits whose names are looked up together: the names of a frame are unpacked once for all of them.
+const HITS_TOGETHER: usize = 1 << 20;
+
+/// Searches for every query and writes the run, whole or not at all.
+///
+/// # Errors
+/// Everything that can be wrong with the queries' files ([`TlmError::Data`]), the index ([`TlmError::Retrieval`]) or the
+/// output ([`TlmError::Write`]); [`TlmError::Refused`] for names that the format cannot hold.
+pub fn search(request: &SearchRequest, observer: &mut dyn Observer) -> Result<SearchReport, TlmError> {
+    let started = Instant::now();
+    let index = open_index(&request.index, request.analyzer)?;
+    let (names, texts) = read_queries(request)?;
+    let settings = SearchSettings {
+        k: request.top_k as usize,
+        bm25: request.bm25,
+        query: request.query,
+        stop_words: StopWords::new(&request.stop_words, index.analyzer()),
+        memory: request.memory,
+    };
+    let searched = Instant::now();
+    let position = AtomicU64::new(0);
+    let count = texts.len() as u64;
+    let (hits, silent) = watched("searching", count, Unit::Texts, observer, &position, || {
+        let search = Search::new(&index, &texts, &settings)?;
+        let mut run = RunWriter::new(request, &index, &names)?;
+        let progress = |done: u64, total: u64| {
+            let texts = u128::from(count) * u128::from(done) / u128::from(total.max(1));
+            position.fetch_max(texts as u64, Ordering::Relaxed);
+        };
+        let mut query = 0;
+        search.run(&progress, |hits| {
+            query += 1;
+            run.push(hits, search.unit(query - 1))
+        })?;
+        Ok::<_, TlmError>((run.finish()?, search.without_terms().len() as u64))
+    })?;
+    if silent > 0 {
+        observer.note(&format!(
+            "{silent} of {count} queries have no term of the index: they find nothing"
+        ));
+    }
+    Ok(SearchReport {
+        documents: u64::from(index.documents()),
+        queries: count,
+        queries_without_terms: silent,
+        hits,
+        analyzer: index.analyzer().name().to_owned(),
+        search_seconds: searched.elapsed().as_secs_f64(),
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}
+
+/// Ids and texts of the queries, in order.
+fn read_queries(request: &SearchRequest) -> Result<(Vec<String>, Vec<String>), TlmError> {
+    let files = expand(&request.queries)?;
+    let mut records = Records::open(&files, Contents::Passages, &request.fields, |_| {});
+    let (mut names, mut texts, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
+    while let Some(record) = records.next() {
+        let Record { id, text, line, .. } = record?;
+        // Queries without ids are numbered.
+        let name = id.unwrap_or_else(|| (names.len() + 1).to_string());
+        let refused = |reason: &str| {
+            let path = records.path().display();
+            Err(TlmError::Refused(format!("{path}:{line}: the id {name:?} {reason}")))
+        };
+        if !fits(&name) {
+            return refused("has white space or nothing in it, which a run cannot hold: give another id");
+        }
+        if !seen.insert(name.clone()) {
+            return refused("stands at another query as well: give each query an id of its own");
+        }
+        names.push(name);
+        texts.push(text);
+    }
+    Ok((names, texts))
+}
+
+/// Whether the format's columns, which blanks divide, can hold a name.
+fn fits(name: &str) -> bool {
+    !name.is_empty() && !name.contains(char::is_whitespace)
+}
+
+/// Writes a run.
+struct RunWriter<'a> {
+    index: &'a Index,
+    queries: std::slice::Iter<'a, String>,
+    tag: &'a str,
+    out: NewFile,
+    /// Of the next queries: hits and one unit of their scores.
+    pending: Vec<(Vec<Hit>, f64)>,
+    pending_hits: usize,
+    written: u64,
+}
+
+impl<'a> RunWriter<'a> {
+    fn new(request: &'a SearchRequest, index: &'a Index, queries: &'a [String]) -> Result<Self, TlmError> {
+        Ok(RunWriter {
+            index,
+            queries: queries.iter(),
+            tag: &request.tag,
+            out: NewFile::create(&request.out)?,
+            pending: Vec::new(),
+            pending_hits: 0,
+            written: 0,
+        })
+    }
+
+    fn push(&mut self, hits: Vec<Hit>, unit: f64) -> Result<(), TlmError> {
+        self.pending_hits += hits.len();
+        self.pending.push((hits, unit));
+        match self.pending_hits >= HITS_TOGETHER {
+            true => self.write_pending(),
+            false => Ok(()),
+        }
+    }
+
+    fn write_pending(&mut self) -> Result<(), TlmError> {
+        let hits = self.pending.iter().flat_map(|(hits, _)| hits);
+        let mut documents: Vec<u32> = hits.map(|hit| hit.document).collect();
+        documents.sort_unstable();
+        documents.dedup();
+        let passages = self.index.passage_names(&documents)?;
+        if let Some(bad) = passages.iter().find(|passage| !fits(&passage.id)) {
+            return Err(TlmError::Refused(format!(
+                "the passage id {:?} has white space in it, which a run cannot hold: build the index with other ids",
+                bad.id
+            )));
+        }
+        for (hits, unit) in std::mem::take(&mut self.pending) {
+            let query = self.queries.next().map_or("", String::as_str);
+            let mut last = f32::INFINITY;
+            for (rank, hit) in (1..).zip(&hits) {
+                let place = documents.partition_point(|&document| document < hit.document);
+                let id = &passages[place].id;
+                last = ((f64::from(hit.score) * unit) as f32).min(last.next_down());
+                writeln!(self.out, "{query} Q0 {id} {rank} {last} {}", self.tag).map_err(self.failed())?;
+            }
+            self.written += hits.len() as u64;
+        }
+        self.pending_hits = 0;
+        Ok(())
+    }
+
+    fn failed(&self) -> impl FnOnce(io::Error) -> TlmError + use<> {
+        let path = self.out.path().to_owned();
+        move |source| WriteError::of(&path, source).into()
+    }
+
+    fn finish(mut self) -> Result<u64, TlmError> {
+        self.write_pending()?;
+        self.out.commit()?;
+        Ok(self.written)
+    }
+}

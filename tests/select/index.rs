@@ -1,0 +1,104 @@
+//! Selection from an index on disk, and queries of a few words.
+
+use std::path::PathBuf;
+
+use tlm::data::Fields;
+use tlm::retrieval::Analyzer;
+use tlm::tlm::ErrorKind;
+use tlm::tlm::config::{Query, SelectMethod};
+use tlm::tlm::index::{IndexRequest, add, build};
+use tlm::tlm::observer::Silent;
+use tlm::tlm::select::{Corpus, SelectRequest, read_selected, select, select_external};
+
+use super::{Place, TOP_K, ids};
+
+/// The place's corpus as an index, in one build and an addition.
+fn indexed(place: &Place, analyzer: Analyzer) -> PathBuf {
+    let index = place.path("index");
+    let request = |inputs: &str| IndexRequest {
+        index: index.clone(),
+        inputs: vec![place.path(inputs).display().to_string()],
+        fields: Fields::default(),
+        memory: 64 << 20,
+    };
+    build(&request("a.jsonl"), analyzer, None, &mut Silent).unwrap();
+    let report = add(&request("b.jsonl.zst"), &mut Silent).unwrap();
+    assert_eq!((report.summary.documents, report.summary.segments), (150, 2));
+    index
+}
+
+#[test]
+fn an_index_gives_the_selection_that_its_files_give() {
+    let place = Place::new();
+    let index = indexed(&place, Analyzer::Standard);
+    for method in [SelectMethod::Bm25, SelectMethod::Random] {
+        for query in [Query::Text, Query::Rake, Query::TfIdf(2)] {
+            let from_files = SelectRequest {
+                query,
+                ..place.request(method, "files.jsonl")
+            };
+            let from_index = SelectRequest {
+                corpus: Corpus::Index(index.clone()),
+                analyzer: None,
+                out: place.path("index.jsonl"),
+                ..from_files.clone()
+            };
+            let reports = [&from_files, &from_index].map(|request| select(request, &mut Silent).unwrap());
+            assert_eq!(reports[0].selected, reports[1].selected);
+            let written = ["files.jsonl", "index.jsonl"].map(|name| std::fs::read(place.path(name)).unwrap());
+            assert!(
+                !written[0].is_empty() && written[0] == written[1],
+                "{method:?}, {query}"
+            );
+        }
+    }
+    // A run selects from it as well.
+    let mut config = place.config(&[]);
+    config.corpus.inputs.clear();
+    config.corpus.index = Some(index);
+    let run = select_external(&config, &place.queries, 1, &mut Silent).unwrap();
+    assert_eq!(run.passages, place.select(&[], 1).passages);
+}
+
+#[test]
+fn a_reduced_query_searches_with_its_best_terms_alone() {
+    let mut place = Place::new();
+    // word59 is the rarest word and comes three times; stop words of the list do not count.
+    let rare = |(_, text): &&(String, String)| text.split(' ').any(|word| word == "word59");
+    let expected: Vec<String> = place.passages.iter().filter(rare).map(|(id, _)| id.clone()).collect();
+    assert!(!expected.is_empty() && expected.len() < TOP_K, "{expected:?}");
+    place.queries = vec!["word0 word1 word59 word59 word2 word59".to_owned()];
+    let selected = place.select(&["select.query=tfidf:1"], 1).passages;
+    let mut found = ids(&selected);
+    found.sort_unstable();
+    let mut sorted = expected.clone();
+    sorted.sort_unstable();
+    assert_eq!(found, sorted);
+
+    let line = serde_json::json!({ "text": place.queries[0] }).to_string();
+    std::fs::write(place.path("train.jsonl"), line).unwrap();
+    let request = SelectRequest {
+        stop_words: ["word0", "WORD1", "word2"].map(str::to_owned).to_vec(),
+        ..place.request(SelectMethod::Bm25, "s.jsonl")
+    };
+    select(&request, &mut Silent).unwrap();
+    let stopped = read_selected(&place.path("s.jsonl")).unwrap();
+    assert_eq!(ids(&stopped), ids(&selected));
+}
+
+#[test]
+fn an_index_of_another_analyzer_is_refused_with_both_names() {
+    let place = Place::new();
+    let request = SelectRequest {
+        corpus: Corpus::Index(indexed(&place, Analyzer::English)),
+        ..place.request(SelectMethod::Bm25, "s.jsonl")
+    };
+    let error = select(&request, &mut Silent).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::BadInput);
+    let message = error.to_string();
+    assert!(
+        message.contains("analyzer english") && message.contains("standard"),
+        "{message}"
+    );
+    assert!(!place.path("s.jsonl").exists());
+}
