@@ -15,9 +15,11 @@ mod error;
 mod eval;
 mod finetune;
 mod finish;
+mod flops;
 mod output;
 mod plan;
 mod predict;
+mod profile;
 mod run;
 mod select;
 mod stop;
@@ -80,6 +82,8 @@ enum Command {
     Eval(eval::EvalArgs),
     Predict(predict::PredictArgs),
     Plan(plan::PlanArgs),
+    Flops(flops::FlopsArgs),
+    Profile(profile::ProfileArgs),
     Devices(devices::DevicesArgs),
 }
 
@@ -114,6 +118,8 @@ fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Eval(args) => eval::run(args, global),
         Command::Predict(args) => predict::run(args, global),
         Command::Plan(args) => plan::run(args, global),
+        Command::Flops(args) => flops::run(args, global),
+        Command::Profile(args) => profile::run(args, global),
         Command::Devices(args) => devices::run(args, global),
     }
 }

@@ -19,6 +19,7 @@ pub mod grad_norm;
 pub mod layer_norm;
 pub mod masked_cross_entropy;
 pub mod math;
+pub mod probe;
 pub mod sum;
 
 use crate::kernel::Kernel;
@@ -105,5 +106,10 @@ pub static REGISTRY: &[Op] = &[
         name: "adamw",
         kernels: adamw::KERNELS,
         cases: adamw::cases,
+    },
+    Op {
+        name: "probe",
+        kernels: probe::KERNELS,
+        cases: probe::cases,
     },
 ];

@@ -9,6 +9,7 @@ pub mod config;
 pub mod directory;
 mod error;
 pub mod evaluate;
+pub mod flops;
 pub mod model;
 pub mod objective;
 pub mod observer;
