@@ -9,6 +9,7 @@
 //!
 //! Results go to stdout, with `--json` as one JSON document; notes, progress and errors go to stderr.
 
+mod bench;
 mod config_args;
 mod devices;
 mod error;
@@ -84,6 +85,7 @@ enum Command {
     Plan(plan::PlanArgs),
     Flops(flops::FlopsArgs),
     Profile(profile::ProfileArgs),
+    Bench(bench::BenchArgs),
     Devices(devices::DevicesArgs),
 }
 
@@ -120,6 +122,7 @@ fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Plan(args) => plan::run(args, global),
         Command::Flops(args) => flops::run(args, global),
         Command::Profile(args) => profile::run(args, global),
+        Command::Bench(args) => bench::run(args, global),
         Command::Devices(args) => devices::run(args, global),
     }
 }

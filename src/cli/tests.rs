@@ -58,6 +58,8 @@ fn the_documented_command_lines_are_accepted() {
         "tlm flops c.toml --set a.b=1 --convention exact",
         "tlm flops --table --convention paper --plot f.svg --json",
         "tlm profile c.toml --steps 10 --warmup 0 --trace t.json --html p.html --stage 2",
+        "tlm bench",
+        "tlm bench gemm attention.forward --preset base --preset tiny --against f.json --out g.json --rounds 5",
         "tlm devices",
     ] {
         assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());

@@ -8,12 +8,14 @@
 //! | `published`, `tasks` | trainings that papers report, with what they print |
 //! | `table` | those under every convention, and their ratios |
 //! | `ceilings` | what a device can do at most, measured on it |
+//! | `bench` | measured kernels, and what moved between two measurings |
 //! | `timeline` | steps as they were, launch by launch |
 //! | `profile` | a timeline summed up |
 //! | `trace` | a timeline in Chrome's trace format |
 //!
 //! What a launch costs says its kernel's own cost function ([`Kernel::cost`](crate::kernel::Kernel)); a multiply-add counts two.
 
+pub mod bench;
 pub mod ceilings;
 pub mod convention;
 mod encoder;

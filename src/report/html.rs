@@ -27,7 +27,10 @@ pub fn page(report: &Report, rows: &[MetricsRow]) -> String {
         confusion(report),
         selection::section(report),
         time(report),
-        report.profile.as_ref().map_or_else(String::new, profile::section),
+        report
+            .profile
+            .as_ref()
+            .map_or_else(String::new, |profile| profile::section(profile, false)),
         flops::section(report),
         notes(report),
         configuration(report),

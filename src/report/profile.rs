@@ -162,14 +162,15 @@ pub fn profile_page(task: &str, report: &ProfileReport) -> String {
         profile.tokens,
         escape(&profile.device)
     );
-    document(&format!("{task}: profile"), &(head + &section(profile)))
+    document(&format!("{task}: profile"), &(head + &section(profile, true)))
 }
 
-/// The part of a page.
-pub(super) fn section(profile: &Profile) -> String {
+/// The part of a page; its tables open or folded.
+pub(super) fn section(profile: &Profile, open: bool) -> String {
     if profile.steps == 0 {
         return String::new();
     }
+    let opened = if open { " open" } else { "" };
     let table = |what: &str, lines: &[Line]| {
         let heads = ["calls", "ms a step", "share", "GFLOP/s", "GB/s", "of ceiling"];
         let heads: String = heads
@@ -186,7 +187,7 @@ pub(super) fn section(profile: &Profile) -> String {
         };
         let rows: String = lines.iter().map(row).collect();
         format!(
-            "<div class=\"card scroll\"><details><summary>By {what}</summary><table class=\"wide\"><tr><th>{what}</th>\
+            "<div class=\"card scroll\"><details{opened}><summary>By {what}</summary><table class=\"wide\"><tr><th>{what}</th>\
              {heads}</tr>{rows}</table></details></div>\n"
         )
     };
@@ -197,7 +198,7 @@ pub(super) fn section(profile: &Profile) -> String {
     let kernels: f64 = profile.parts.kernels / profile.wall;
     format!(
         "<h2>A step, kernel by kernel</h2>\n<div class=\"card\"><h3>{} a step, {:.1} % in kernels <span class=\"soft\">{} \
-         steps of stage 1</span></h3>{}</div>\n<div class=\"card scroll\"><table>{facts}</table><p class=\"soft\">Of ceiling: \
+         steps</span></h3>{}</div>\n<div class=\"card scroll\"><table>{facts}</table><p class=\"soft\">Of ceiling: \
          the longer of FLOPs (F) at the measured peak and bytes (B) at the measured bandwidth, by the time taken. Caches can \
          be faster than memory: above 100 %.</p></div>\n{}{}",
         duration(profile.wall / profile.steps as f64),

@@ -4,6 +4,7 @@
 //! the schedule of external and internal batches and the joint loss, [`config`] every setting, [`sizes`] what they mean
 //! for plans, [`model`] how parameters come and go, [`directory`] where results lie.
 
+pub mod bench;
 pub mod classifier;
 pub mod config;
 pub mod directory;

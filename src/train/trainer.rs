@@ -147,6 +147,13 @@ impl Trainer {
         self.capacities.get(&kind).copied()
     }
 
+    /// Launches of a step of a kind, its update among them; 0 for a kind that was not loaded.
+    pub fn launches(&self, kind: Kind) -> usize {
+        let of = |loaded: &Loaded| loaded.plan.launches.len();
+        let batch = self.batches.get(&(kind, false));
+        batch.map_or(0, |batch| of(batch) + self.updates.first().map_or(0, of))
+    }
+
     /// Starts to prepare the steps `from ..` of a stage.
     ///
     /// # Errors

@@ -115,9 +115,11 @@ impl LogScatter {
             let (x, _) = axes.at((exponent, axes.y.0));
             let _ = write!(out, "<path class=\"tick\" d=\"M{x:.1} {bottom:.1}v4\"/>");
             let below = bottom + 18.0;
+            // Half of the last one would lie outside.
+            let anchor = if exponent == axes.x.1 { "end" } else { "mid" };
             let _ = write!(
                 out,
-                "<text class=\"axis mid\" x=\"{x:.1}\" y=\"{below:.1}\">1e{exponent}</text>"
+                "<text class=\"axis {anchor}\" x=\"{x:.1}\" y=\"{below:.1}\">1e{exponent}</text>"
             );
         }
         let _ = write!(out, "<path class=\"tick\" d=\"M{LEFT} {bottom:.1}H{right:.1}\"/>");
