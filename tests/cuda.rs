@@ -70,7 +70,11 @@ fn check_compiled(what: &Program, compiled: &Compiled) {
         "{what}: ptxas reports every kernel"
     );
     for (entry, function) in functions {
-        assert_eq!(function.spilled, 0, "{what}: {entry} spills");
+        assert_eq!(
+            (function.stack, function.spilled),
+            (0, 0),
+            "{what}: {entry} uses local memory, of which so much spills"
+        );
     }
 }
 
@@ -114,7 +118,7 @@ fn every_launch_of_every_case_is_within_the_limits_of_a_grid() {
                 let what = format!("{} {}: {x} x {y} x {z}", launch.kernel.name, variant.name);
                 assert!(x < 1 << 31 && y <= 65_535 && z <= 65_535, "{what}");
                 assert!(variant.threads <= 1024 && variant.threads % 32 == 0, "{what}");
-                let shared = source.shared.map_or(0, |shared| shared(&launch.dims, variant));
+                let shared = source.shared_bytes(&launch.dims, variant);
                 // What a block may ask for from sm_80 on; variant [0] also runs on Turing and on consumer devices.
                 let most = if variant.name == source.variants[0].name {
                     64 << 10

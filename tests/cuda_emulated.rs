@@ -13,16 +13,20 @@ mod packed;
 mod training;
 
 use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Mutex, MutexGuard};
 
 use cuda_emulator::control::{Control, FILE_NAME};
 use harness::{Backend, walk};
+use tlm::bert::parameters;
 use tlm::device::cuda::{CudaDevice, Gpu, Nvrtc};
+use tlm::device::null::NullDevice;
 use tlm::device::{Device, Sizes, Variants};
-use tlm::kernel::Precision;
+use tlm::kernel::{Precision, Variant};
 use tlm::ops::REGISTRY;
 use tlm::plan::Limits;
-use training::{STEPS, Training, beside_the_cpu, start};
+use training::{STEPS, Training, beside_the_cpu, start, tiny};
 
 /// The emulated GPU: one at a time, because settings and findings belong to the process.
 struct Emulated {
@@ -47,12 +51,16 @@ fn emulated() -> Option<MutexGuard<'static, Option<Emulated>>> {
         return None;
     }
     let control = Control::find().unwrap();
-    let cache = std::env::temp_dir().join("tlm-cuda-emulated");
-    let gpu = Gpu::open(0, Some(cache)).unwrap();
+    let gpu = Gpu::open(0, Some(cache())).unwrap();
     assert!(gpu.info().name.contains("not a GPU"), "{}", gpu.info());
     println!("{}", gpu.info());
     *one = Some(Emulated { control, gpu });
     Some(one)
+}
+
+/// Where compiled kernels are kept from one run of the tests to the next.
+fn cache() -> PathBuf {
+    std::env::temp_dir().join("tlm-cuda-emulated")
 }
 
 impl Emulated {
@@ -110,7 +118,9 @@ fn twenty_steps_in_bf16_agree_with_the_cpus_and_repeat_and_resume_bit_for_bit() 
     let Some(emulated) = emulated() else { return };
     let emulated = emulated.as_ref().expect("opened above");
     let precision = Precision::Bf16;
-    let (mut whole, losses) = beside_the_cpu(Limits::default(), precision, |sizes| emulated.open(sizes, 0, 0, true));
+    let (mut whole, losses) = beside_the_cpu(Limits::default(), precision, STEPS, |sizes| {
+        emulated.open(sizes, 0, 0, true)
+    });
     // Once more with another order of warps, launch by launch, and half of it resumed on a new device with graphs.
     let last = whole.state();
     let half = STEPS as usize / 2;
@@ -130,58 +140,135 @@ fn twenty_steps_in_bf16_agree_with_the_cpus_and_repeat_and_resume_bit_for_bit() 
     assert!(findings.is_empty(), "{findings:#?}");
 }
 
-/// `tlm run` in a process of its own, whose driver is the interpreter: a few texts of the quickstart, few steps, every stage.
+/// Blocks of sm_75 have 64 KiB of shared memory, its matrix units know f16 alone, and nothing is copied asynchronously.
 #[test]
-fn a_run_of_the_quickstarts_smallest_form_goes_from_start_to_end() {
-    if emulated().is_none() {
-        return;
-    }
-    let directory = tempfile::tempdir().unwrap();
-    let (root, at) = (concat!(env!("CARGO_MANIFEST_DIR"), "/"), directory.path());
+fn a_turing_gpu_trains_in_f16_with_the_variants_that_fit_it() {
+    let Some(emulated) = emulated() else { return };
+    let emulated = emulated.as_ref().expect("opened above");
+    emulated.control.set_capability(75);
+    let turing = Gpu::open(0, Some(cache())).unwrap();
+    emulated.control.set_capability(80);
+    let info = turing.info();
+    assert_eq!((info.architecture, info.fastest()), (75, Precision::F16));
+
+    let open = |sizes| -> Box<dyn Device> {
+        Box::new(CudaDevice::new(&turing, sizes, &Variants::Nth(usize::MAX), true).unwrap())
+    };
+    beside_the_cpu(Limits::default(), Precision::F16, 2, open);
+
+    let null = |sizes| -> Box<dyn Device> { Box::new(NullDevice::new(sizes)) };
+    let plan = |precision| {
+        let [plan, _] = Training::new(Limits::default(), precision, null, &start(0.0)).plans;
+        plan
+    };
+    let (f16, bf16) = (&plan(Precision::F16), &plan(Precision::Bf16));
+    let pins = vec![("gemm".to_owned(), "64x64".to_owned())];
+    let measured = Variants::Measured { file: None, pins };
+    let sizes = Sizes::of(parameters(&tiny()).words(), true, &[f16, bf16]);
+    let mut device = CudaDevice::new(&turing, sizes, &measured, false).unwrap();
+    let program = device.load(f16).unwrap();
+    let chosen = f16.launches.iter().zip(device.variants(program));
+    let backward: Vec<_> = chosen
+        .filter(|(launch, _)| launch.kernel.name == "attention.backward")
+        .collect();
+    let (launch, _) = backward[0];
+    let source = launch.kernel.cuda.as_ref().unwrap().storing(Precision::F16);
+    let bytes = |variant: &Variant| source.shared_bytes(&launch.dims, variant);
+    let (fit, larger): (Vec<&Variant>, Vec<&Variant>) =
+        source.variants.iter().partition(|variant| bytes(variant) <= 64 << 10);
+    assert!(!larger.is_empty(), "all variants fit");
+    let fits = |name: &str| fit.iter().any(|variant| variant.name == name);
+    assert!(backward.iter().all(|(_, chosen)| fits(chosen)));
+
+    let refused = device.load(bf16).unwrap_err().to_string();
+    assert!(refused.contains("bf16") && refused.contains("f32 and f16"), "{refused}");
+    let findings = emulated.control.findings();
+    assert!(findings.is_empty(), "{findings:#?}");
+}
+
+/// The program with the interpreter as its driver, which it finds in a directory by the driver's name.
+fn tlm(directory: &Path) -> Command {
+    let library = std::env::current_exe().unwrap().with_file_name(FILE_NAME);
+    std::os::unix::fs::symlink(library, directory.join("libcuda.so.1")).unwrap();
+    let mut tlm = Command::new(env!("CARGO_BIN_EXE_tlm"));
+    tlm.current_dir(env!("CARGO_MANIFEST_DIR")) // where .venv is
+        .env("LD_LIBRARY_PATH", directory)
+        .env("CUDA_EMULATOR_CHECKED", "0") // the other tests check the kernels
+        .env("TLM_CACHE", directory.join("cache"))
+        .env("TLM_VARIANTS", "first");
+    tlm
+}
+
+/// A few texts of the quickstart, few steps, every stage.
+fn smallest_form(directory: &Path) -> PathBuf {
     for (name, lines) in [("train", 1000), ("dev", 24), ("test", 24), ("corpus", 200)] {
-        let file = std::fs::File::open(format!("{root}examples/quickstart/{name}.jsonl.zst")).unwrap();
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/quickstart");
+        let file = std::fs::File::open(format!("{path}/{name}.jsonl.zst")).unwrap();
         let text = std::io::read_to_string(zstd::Decoder::new(file).unwrap()).unwrap();
         let first: Vec<&str> = text.lines().take(lines).collect();
-        std::fs::write(at.join(format!("{name}.jsonl")), first.join("\n")).unwrap();
+        std::fs::write(directory.join(format!("{name}.jsonl")), first.join("\n")).unwrap();
     }
     let config = "[task]\ntrain = \"train.jsonl\"\ndev = \"dev.jsonl\"\ntest = \"test.jsonl\"\n\
         [corpus]\ninputs = \"corpus.jsonl\"\n[tokenizer]\nvocab_size = 600\n\
         [model]\npreset = \"tiny\"\nmax_length = 32\n\
         [stage1]\nsteps = 4\nbatch = 4\nrho1 = 1\nwarmup = 1\n[stage2]\nsteps = 4\nbatch = 4\nwarmup = 1\neval_every = 4\n";
-    std::fs::write(at.join("run.toml"), config).unwrap();
-    // The driver's name leads to the interpreter.
-    let library = std::env::current_exe().unwrap().with_file_name(FILE_NAME);
-    std::os::unix::fs::symlink(library, at.join("libcuda.so.1")).unwrap();
-    let mut run = std::process::Command::new(env!("CARGO_BIN_EXE_tlm"));
-    run.arg("run")
-        .arg(at.join("run.toml"))
-        .arg("--out")
-        .arg(at.join("out"))
-        .args(["--device", "cuda"])
-        .current_dir(root) // where .venv is
-        .env("LD_LIBRARY_PATH", at)
-        .env("CUDA_EMULATOR_CHECKED", "0") // the other tests check the kernels
-        .env("TLM_CACHE", at.join("cache"))
-        .env("TLM_VARIANTS", "first");
+    let path = directory.join("run.toml");
+    std::fs::write(&path, config).unwrap();
+    path
+}
+
+/// In a process of its own: with bf16 as Ampere does, and with f16, whose losses are scaled, as Turing does.
+#[test]
+fn a_run_of_the_quickstarts_smallest_form_goes_from_start_to_end() {
+    if emulated().is_none() {
+        return;
+    }
+    for (capability, precision) in [("80", "bf16"), ("75", "f16")] {
+        let directory = tempfile::tempdir().unwrap();
+        let (config, out) = (smallest_form(directory.path()), directory.path().join("out"));
+        let mut run = tlm(directory.path());
+        run.env("CUDA_EMULATOR_CAPABILITY", capability);
+        run.arg("run")
+            .arg(config)
+            .arg("--out")
+            .arg(&out)
+            .args(["--device", "cuda"]);
+        let output = run.output().unwrap();
+        let (said, failed) = (
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
+        assert!(output.status.success(), "{said}\n{failed}");
+        println!("{said}");
+        let report = std::fs::read_to_string(out.join("report.json")).unwrap();
+        let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+        let device = report["device"].as_str().unwrap();
+        let expected = format!("PTX interpreter (not a GPU) (sm_{capability}");
+        assert!(device.contains(&expected) && device.contains(precision), "{device}");
+        assert_eq!(
+            (&report["stage1"]["steps"], &report["test"]["examples"]),
+            (&4.into(), &24.into())
+        );
+        assert!(
+            report["stage1"]["mlm_loss_last"].as_f64().unwrap().is_finite(),
+            "{report}"
+        );
+    }
+}
+
+#[test]
+fn a_driver_without_the_compiler_is_told_what_to_install() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = smallest_form(directory.path());
+    let mut run = tlm(directory.path());
+    run.env("TLM_NVRTC", directory.path().join("libnvrtc.so.0"));
+    run.arg("run").arg(config).args(["--device", "cuda"]);
     let output = run.output().unwrap();
-    let (said, failed) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
-    assert!(output.status.success(), "{said}\n{failed}");
-    println!("{said}");
-    let report = std::fs::read_to_string(at.join("out/report.json")).unwrap();
-    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
-    let device = report["device"].as_str().unwrap();
-    assert!(device.contains("PTX interpreter (not a GPU)"), "{device}");
-    assert_eq!(
-        (&report["stage1"]["steps"], &report["test"]["examples"]),
-        (&4.into(), &24.into())
-    );
-    assert!(
-        report["stage1"]["mlm_loss_last"].as_f64().unwrap().is_finite(),
-        "{report}"
-    );
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{said}");
+    for part in ["NVRTC", "libnvrtc.so.0", "pip install nvidia-cuda-nvrtc", "TLM_NVRTC"] {
+        assert!(said.contains(part), "no {part} in:\n{said}");
+    }
 }
 
 /// How the kernels of a bf16 step touch memory: sectors of 32 bytes and passes through shared memory, against the fewest

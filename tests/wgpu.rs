@@ -88,7 +88,12 @@ fn walk_in(precision: Precision) {
         Adapter::open(choice, true).unwrap(),
         Adapter::open(choice, false).unwrap(),
     );
-    println!("testing {} in {}", checked.info(), precision.name());
+    println!(
+        "testing {} in {}, {} lanes",
+        checked.info(),
+        precision.name(),
+        checked.lanes()
+    );
     if !checked.stores(precision) {
         println!("SKIPPED: the adapter does not store {}", precision.name());
         return;
@@ -109,29 +114,28 @@ fn walk_in(precision: Precision) {
 
 /// The software driver's subgroups have a quarter of these bits' width in threads; results may not depend on it.
 #[test]
-fn every_op_agrees_at_other_widths_of_the_software_driver() {
+fn every_op_agrees_at_another_width_of_the_software_driver() {
+    const OTHER_BITS: &str = "128"; // it takes 256 by itself, where the processor has them
     let software = |info: &tlm::device::wgpu::AdapterInfo| info.name.contains("llvmpipe");
     let Some(choice) = choice() else { return };
     if !software(Adapter::open(choice, true).unwrap().info()) {
         println!("SKIPPED: the adapter is not lavapipe, its subgroups have one width");
         return;
     }
-    for width in ["128", "512"] {
-        let mut run = std::process::Command::new(std::env::current_exe().unwrap());
-        run.args([
-            "every_op_with_wgsl_agrees_with_its_f64_reference",
-            "every_op_that_stores_f16_agrees_with_its_f64_reference",
-            "--exact",
-            "--nocapture",
-        ]);
-        let output = run.env("LP_NATIVE_VECTOR_WIDTH", width).output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "width {width}:\n{text}");
-        assert!(
-            text.contains(&format!("{width} bits")),
-            "the driver ignored width {width}:\n{text}"
-        );
-    }
+    let mut run = std::process::Command::new(std::env::current_exe().unwrap());
+    run.args([
+        "every_op_with_wgsl_agrees_with_its_f64_reference",
+        "every_op_that_stores_f16_agrees_with_its_f64_reference",
+        "--exact",
+        "--nocapture",
+    ]);
+    let output = run.env("LP_NATIVE_VECTOR_WIDTH", OTHER_BITS).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{OTHER_BITS} bits:\n{text}");
+    assert!(
+        text.contains(&format!("{OTHER_BITS} bits")),
+        "the driver ignored the width {OTHER_BITS}:\n{text}"
+    );
 }
 
 #[test]

@@ -10,6 +10,7 @@ pub mod null;
 pub mod open;
 mod survey;
 mod tuning;
+mod turns;
 pub mod wgpu;
 
 use std::time::Duration;
@@ -65,21 +66,9 @@ impl Sizes {
 
     /// Bytes of all buffers together.
     pub fn bytes(&self) -> u64 {
-        SPACES.iter().map(|&space| 4 * self.words(space) as u64).sum()
+        Space::ALL.iter().map(|&space| 4 * self.words(space) as u64).sum()
     }
 }
-
-/// All buffers.
-pub const SPACES: [Space; 8] = [
-    Space::Params,
-    Space::Shadow,
-    Space::Grads,
-    Space::Moment1,
-    Space::Moment2,
-    Space::Arena,
-    Space::Inputs,
-    Space::Readback,
-];
 
 /// A plan loaded on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -170,9 +170,10 @@ impl Target {
 }
 
 impl Opened {
-    /// The device, why it was chosen, and what the plans loaded so far decided: one line for people.
-    pub fn decision(&self) -> String {
-        let mut decision = format!("{} ({})", self.device.describe(), self.why);
+    /// The device, how its plans store activations, why it was chosen, and what the plans loaded so far decided: one line
+    /// for people.
+    pub fn decision(&self, precision: Precision) -> String {
+        let mut decision = format!("{}, {} ({})", self.device.describe(), precision.name(), self.why);
         if let Some(remark) = self.device.remark() {
             decision += "; ";
             decision += &remark;

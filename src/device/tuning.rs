@@ -70,8 +70,8 @@ pub(super) trait Trial {
     /// [`DeviceError::Missing`].
     fn source(&self, launch: &Launch) -> Result<&'static Source, DeviceError>;
 
-    /// Whether the device has what a variant of the kernel needs.
-    fn runs(&self, variant: &Variant) -> bool;
+    /// Whether the device has what a variant of the launch's kernel needs.
+    fn runs(&self, launch: &Launch, source: &Source, variant: &Variant) -> bool;
 
     /// The time of a launch in each of these variants, on buffers of zeros (`words[i]` for its i-th tensor) and with all
     /// rows live.
@@ -156,7 +156,7 @@ impl Tuning {
                 Variants::First => 0,
                 Variants::Nth(index) => {
                     let last = (*index).min(source.variants.len() - 1);
-                    let runs = |index: &usize| trial.runs(&source.variants[*index]);
+                    let runs = |index: &usize| trial.runs(launch, source, &source.variants[*index]);
                     (0..=last).rev().find(runs).unwrap_or(0)
                 }
                 Variants::Measured { pins, .. } => match self.pinned(pins, launch.kernel, source)? {
@@ -293,7 +293,7 @@ fn measure(
     source: &'static Source,
 ) -> Result<(usize, Entry), DeviceError> {
     let words: Vec<usize> = launch.values.iter().map(|&value| plan.place(value).words).collect();
-    let runs = |index: &usize| *index == 0 || trial.runs(&source.variants[*index]);
+    let runs = |index: &usize| *index == 0 || trial.runs(launch, source, &source.variants[*index]);
     let variants: Vec<usize> = (0..source.variants.len()).filter(runs).collect();
     let times = trial.times(launch, &words, &variants)?;
     let name = |index: usize| source.variants[index].name.to_owned();

@@ -184,6 +184,11 @@ impl Source {
         self.grid.unwrap_or(kernel.grid)(dims, variant)
     }
 
+    /// Bytes of shared memory that a launch asks for beyond what the file declares.
+    pub fn shared_bytes(&self, dims: &Dims, variant: &Variant) -> u32 {
+        self.shared.map_or(0, |bytes| bytes(dims, variant))
+    }
+
     /// Everything that is defined before the file for a variant at a launch's sizes.
     pub fn defines(&self, variant: &Variant, dims: &Dims) -> Vec<(String, u32)> {
         let fixed = [("THREADS", variant.threads)];

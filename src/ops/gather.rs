@@ -187,6 +187,9 @@ pub fn cases() -> Vec<Case> {
         (65_700, 65_700, 65_600, 65_600, 1),
     ] {
         for (count, twice) in [(Count::Masked, false), (Count::Sequences, true)] {
+            if twice && picked > 65_535 {
+                continue; // the grid does not depend on it
+            }
             let mut step = StepParams::default();
             let x = counted(Count::Tokens, rows, capacity, &mut step);
             let n = counted(count, picked, picked_capacity, &mut step);

@@ -68,6 +68,26 @@ pub enum Space {
     Readback,
 }
 
+impl Space {
+    /// All of them, in the order of [`index`](Space::index).
+    pub const ALL: [Space; 8] = [
+        Space::Params,
+        Space::Shadow,
+        Space::Grads,
+        Space::Moment1,
+        Space::Moment2,
+        Space::Arena,
+        Space::Inputs,
+        Space::Readback,
+    ];
+
+    /// Its place in [`ALL`](Space::ALL), and in lists with an entry for each space.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
 /// A tensor of a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Value(pub(crate) u32);

@@ -65,7 +65,7 @@ impl Classifier {
         let capacity = batch_capacity(&capacity);
         let config = directory.config;
         Ok(Classifier {
-            decision: opened.decision(),
+            decision: opened.decision(plan.precision),
             device: opened.device,
             plan,
             program,

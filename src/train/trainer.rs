@@ -115,7 +115,7 @@ impl Trainer {
             .map(|&(kind, capacity, _)| (kind, batch_capacity(&capacity)))
             .collect();
         Ok(Trainer {
-            decision: opened.decision(),
+            decision: opened.decision(precision),
             device: opened.device,
             planned_bytes: sizes.bytes(),
             config: config.clone(),

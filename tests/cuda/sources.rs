@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use rayon::prelude::*;
 use tlm::device::cuda::{Compiled, Nvrtc};
-use tlm::kernel::{Dims, Kernel, Precision, Source, Variant};
+use tlm::kernel::{Dims, Element, Kernel, Precision, Source, Variant};
 use tlm::ops::REGISTRY;
 use tlm::plan::Launch;
 
@@ -103,10 +103,12 @@ impl fmt::Display for Program {
     }
 }
 
-/// Every program of one precision and architecture once, whichever kernels share it.
+/// Every program of one precision and architecture once, whichever kernels share it. Launches that store nothing are f32's
+/// in plans of any precision.
 pub fn programs(precision: Precision, architecture: u32) -> Vec<Program> {
+    let stores = |kernel: &Kernel| kernel.args.iter().any(|arg| arg.element == Element::Stored);
     let mut programs = BTreeMap::new();
-    for (_, source) in kernels() {
+    for (_, source) in kernels().filter(|(kernel, _)| precision == Precision::F32 || stores(kernel)) {
         let source = source.storing(precision);
         let sizes = |variant| sizes(source, architecture).map(move |dims| (variant, dims));
         for (variant, dims) in source.variants.iter().flat_map(sizes) {
@@ -184,6 +186,8 @@ pub struct Function {
     pub registers: u32,
     pub shared: u32,
     pub spilled: u32,
+    /// Bytes of local memory of a thread: spills, and arrays that are indexed at run time.
+    pub stack: u32,
 }
 
 /// ptxas's account by entry point.
@@ -206,6 +210,9 @@ pub fn functions(log: &str) -> BTreeMap<String, Function> {
         let Some(function) = functions.get_mut(&current) else {
             continue;
         };
+        if let Some(bytes) = number(line, " bytes stack frame") {
+            function.stack = bytes;
+        }
         if let Some(bytes) = number(line, " bytes spill stores") {
             function.spilled = bytes + number(line, " bytes spill loads").unwrap_or(0);
         }

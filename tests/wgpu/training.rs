@@ -22,7 +22,7 @@ fn agrees_with_the_cpu(precision: Precision) {
         return;
     }
     let open = |sizes| device(&adapter, sizes);
-    let (mut whole, losses) = beside_the_cpu(adapter.limits(), precision, open);
+    let (mut whole, losses) = beside_the_cpu(adapter.limits(), precision, STEPS, open);
 
     // Once more, half of it resumed on a device whose buffers hold neither the arena nor the update in one piece.
     let last = whole.state();

@@ -8,7 +8,7 @@ mod simd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Device, DeviceError, Program, SPACES, Sizes, check, range_check};
+use super::{Device, DeviceError, Program, Sizes, check, range_check};
 use crate::kernel::{Call, Dims, Kernel, Precision, RawArg, StepParams};
 use crate::plan::{ALIGN, Plan, Space};
 
@@ -69,7 +69,7 @@ struct LoadedLaunch {
 /// The CPU with its buffers and loaded plans.
 pub struct CpuDevice {
     sizes: Sizes,
-    /// In the order of [`SPACES`].
+    /// In the order of [`Space::ALL`].
     buffers: Vec<Buffer>,
     programs: Vec<Vec<LoadedLaunch>>,
     pool: Arc<rayon::ThreadPool>,
@@ -88,8 +88,8 @@ impl CpuDevice {
             backend: "cpu",
             what: format!("cannot start {threads} threads: {error}; ask for fewer with --threads"),
         })?;
-        let mut buffers = Vec::with_capacity(SPACES.len());
-        for space in SPACES {
+        let mut buffers = Vec::with_capacity(Space::ALL.len());
+        for space in Space::ALL {
             buffers.push(Buffer::zeroed(space, sizes.words(space))?);
         }
         Ok(CpuDevice {
@@ -112,11 +112,7 @@ impl CpuDevice {
     }
 
     fn buffer(&mut self, space: Space) -> &mut Buffer {
-        let index = SPACES
-            .iter()
-            .position(|&other| other == space)
-            .expect("SPACES holds every space");
-        &mut self.buffers[index]
+        &mut self.buffers[space.index()]
     }
 
     fn replay(&mut self, program: Program, mut after: impl FnMut(usize) + Send) {

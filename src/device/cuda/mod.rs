@@ -52,13 +52,14 @@ use std::time::Duration;
 use cudarc::driver::{CudaStream, result, sys};
 
 use super::tuning::{Tuning, Variants};
-use super::{Device, DeviceError, Program, SPACES, Sizes, check, range_check};
+use super::turns::SLOTS;
+use super::{Device, DeviceError, Program, Sizes, check, range_check};
 use crate::plan::{Plan, Space};
 use gpu::failed;
 use memory::Memory;
 use nvtx::Nvtx;
 use program::Loaded;
-use ring::{Ring, SLOTS};
+use ring::Ring;
 use trial::Tried;
 
 pub use compile::Compiled;
@@ -77,7 +78,7 @@ pub struct CudaDevice {
     // Graphs, then the ring, then the memory they point to, then the stream: dropped in this order.
     programs: Vec<Loaded>,
     ring: Ring,
-    memory: [Memory; SPACES.len()],
+    memory: [Memory; Space::ALL.len()],
     stream: Arc<CudaStream>,
 }
 
@@ -91,8 +92,8 @@ impl CudaDevice {
         let shared = &gpu.shared;
         let stream = shared.context.new_stream();
         let stream = stream.map_err(|error| failed("making a stream", error))?;
-        let mut memory = Vec::with_capacity(SPACES.len());
-        for space in SPACES {
+        let mut memory = Vec::with_capacity(Space::ALL.len());
+        for space in Space::ALL {
             memory.push(Memory::zeros(
                 shared,
                 &stream,
@@ -116,8 +117,7 @@ impl CudaDevice {
     }
 
     fn memory(&self, space: Space) -> &Memory {
-        let index = SPACES.iter().position(|&other| other == space);
-        &self.memory[index.expect("SPACES holds every space")]
+        &self.memory[space.index()]
     }
 
     fn bind(&self) -> Result<(), DeviceError> {
@@ -199,9 +199,7 @@ impl Device for CudaDevice {
     fn submit(&mut self, inputs: &[u32], programs: &[Program]) -> Result<(), DeviceError> {
         range_check(&self.sizes, Space::Inputs, 0, inputs.len())?;
         self.bind()?;
-        let index = |space| SPACES.iter().position(|&other| other == space);
-        let place = |space| index(space).expect("SPACES holds every space");
-        let (up, down) = (&self.memory[place(Space::Inputs)], &self.memory[place(Space::Readback)]);
+        let [up, down] = [Space::Inputs, Space::Readback].map(|space| &self.memory[space.index()]);
         self.ring.upload(&self.stream, up, inputs)?;
         for &program in programs {
             self.programs[program.0].run(&self.stream)?;

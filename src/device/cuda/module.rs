@@ -110,17 +110,23 @@ struct Image {
     kept: bool,
 }
 
+/// What was kept of an earlier run, else what the compiler makes.
 fn image(shared: &Shared, key: &Key, source: &Source) -> Result<Image, DeviceError> {
     let ptx = shared.wants_ptx.load(Ordering::Relaxed);
-    let path = path(shared, key, source, ptx);
-    if let Some(bytes) = path.as_ref().and_then(|path| std::fs::read(path).ok()) {
-        return Ok(Image { bytes, ptx, kept: true });
+    let kept = path(shared, key, source, ptx).and_then(|path| std::fs::read(path).ok());
+    match kept {
+        Some(bytes) => Ok(Image { bytes, ptx, kept: true }),
+        None => compiled(shared, key, source),
     }
+}
+
+fn compiled(shared: &Shared, key: &Key, source: &Source) -> Result<Image, DeviceError> {
+    let ptx = shared.wants_ptx.load(Ordering::Relaxed);
     let compiled = shared
         .nvrtc
         .compile(source, &key.defines, key.precision, shared.info.architecture)?;
     let bytes = if ptx { compiled.ptx.into_bytes() } else { compiled.cubin };
-    if let Some(path) = path {
+    if let Some(path) = path(shared, key, source, ptx) {
         // A disk that takes none costs the next run the compilation and nothing else.
         let directory = path.parent().expect("a file lies in a directory");
         let _ = atomic::make_directory(directory).and_then(|()| atomic::write_with(&path, |out| out.write_all(&bytes)));
@@ -132,27 +138,23 @@ fn image(shared: &Shared, key: &Key, source: &Source) -> Result<Image, DeviceErr
     })
 }
 
-fn load(shared: &Shared, key: &Key, source: &Source, image: Image) -> Result<Arc<CudaModule>, DeviceError> {
-    let kept = image.kept;
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    let loaded = shared.context.load_module(match image.ptx {
-        true => Ptx::from_src(text(image.bytes)),
-        false => Ptx::from_binary(image.bytes),
-    });
-    let again = |kept: &str| -> Result<Arc<CudaModule>, DeviceError> {
-        if let Some(path) = path(shared, key, source, image.ptx).filter(|_| !kept.is_empty()) {
-            let _ = std::fs::remove_file(path);
-        }
-        load(shared, key, source, self::image(shared, key, source)?)
-    };
-    match loaded {
-        Ok(module) => Ok(module),
-        Err(error) if error.0 == CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU && !image.ptx => {
-            shared.wants_ptx.store(true, Ordering::Relaxed);
-            again("")
-        }
-        Err(_) if kept => again("kept"),
-        Err(error) => Err(failed(&format!("loading {}", key.file), error)),
+/// Loads an image; where the driver wants PTX, or refuses what was kept, another one in its place.
+fn load(shared: &Shared, key: &Key, source: &Source, mut image: Image) -> Result<Arc<CudaModule>, DeviceError> {
+    loop {
+        let Image { bytes, ptx, kept } = image;
+        let loaded = shared.context.load_module(match ptx {
+            true => Ptx::from_src(String::from_utf8_lossy(&bytes).into_owned()),
+            false => Ptx::from_binary(bytes),
+        });
+        image = match loaded {
+            Ok(module) => return Ok(module),
+            Err(error) if error.0 == CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU && !ptx => {
+                shared.wants_ptx.store(true, Ordering::Relaxed);
+                self::image(shared, key, source)?
+            }
+            Err(_) if kept => compiled(shared, key, source)?,
+            Err(error) => return Err(failed(&format!("loading {}", key.file), error)),
+        };
     }
 }
 

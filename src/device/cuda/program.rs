@@ -10,7 +10,7 @@ use super::BACKEND;
 use super::gpu::{Shared, failed};
 use super::memory::Memory;
 use super::module::{Wanted, functions, prepare, source};
-use crate::device::{DeviceError, SPACES};
+use crate::device::DeviceError;
 use crate::kernel::{Arg, Grid};
 use crate::plan::{ALIGN, Launch, Plan, Space, Value};
 
@@ -53,7 +53,7 @@ impl Loaded {
     pub fn new(
         shared: &Shared,
         stream: &Arc<CudaStream>,
-        memory: &[Memory; SPACES.len()],
+        memory: &[Memory; Space::ALL.len()],
         chosen: &[usize],
         plan: &Plan,
         graph: bool,
@@ -68,10 +68,7 @@ impl Loaded {
             });
         }
         prepare(shared, &wanted)?;
-        let base = |space: Space| {
-            let index = SPACES.iter().position(|&other| other == space);
-            &memory[index.expect("SPACES holds every space")]
-        };
+        let base = |space: Space| &memory[space.index()];
         let mut launches = Vec::with_capacity(plan.launches.len());
         for (launch, wanted) in plan.launches.iter().zip(&wanted) {
             let mut tensors = Vec::with_capacity(launch.values.len());
@@ -158,7 +155,7 @@ impl LoadedLaunch {
         let grid = source.workgroups(kernel, &launch.dims, variant);
         limit("blocks in y", grid[1], MOST_BLOCKS)?;
         limit("blocks in z", grid[2], MOST_BLOCKS)?;
-        let shared_bytes = source.shared.map_or(0, |bytes| bytes(&launch.dims, variant));
+        let shared_bytes = source.shared_bytes(&launch.dims, variant);
         limit("bytes of shared memory", shared_bytes, shared.shared_memory)?;
         let stages = functions(shared, wanted)?;
         if shared_bytes > SHARED_MEMORY {

@@ -12,17 +12,12 @@ use cudarc::driver::{CudaEvent, CudaStream, result};
 use super::gpu::{Shared, failed};
 use super::memory::{Memory, Pinned};
 use crate::device::DeviceError;
-
-/// Submissions on their way at most.
-pub(super) const SLOTS: usize = 3;
+use crate::device::turns::{SLOTS, Turns};
 
 /// See the module.
 pub(super) struct Ring {
     slots: Vec<Slot>,
-    /// The oldest submission that was not collected.
-    first: usize,
-    /// Submissions that were not collected.
-    waiting: usize,
+    turns: Turns,
 }
 
 struct Slot {
@@ -44,8 +39,7 @@ impl Ring {
         };
         Ok(Ring {
             slots: (0..SLOTS).map(|_| slot()).collect::<Result<_, _>>()?,
-            first: 0,
-            waiting: 0,
+            turns: Turns::default(),
         })
     }
 
@@ -54,8 +48,7 @@ impl Ring {
     /// # Panics
     /// If all slots wait to be collected: a mistake of the caller.
     pub fn upload(&mut self, stream: &CudaStream, inputs: &Memory, words: &[u32]) -> Result<(), DeviceError> {
-        assert!(self.waiting < SLOTS, "{SLOTS} submissions wait to be collected");
-        let slot = &mut self.slots[(self.first + self.waiting) % SLOTS];
+        let slot = &mut self.slots[self.turns.next()];
         let pinned = &mut slot.upload.words()[..words.len()];
         pinned.copy_from_slice(words);
         // SAFETY: the range was checked against Inputs; the slot is not touched before its event, which follows.
@@ -65,12 +58,12 @@ impl Ring {
 
     /// Puts the way back of the submission's results on the stream.
     pub fn download(&mut self, stream: &CudaStream, readback: &Memory) -> Result<(), DeviceError> {
-        let slot = &mut self.slots[(self.first + self.waiting) % SLOTS];
+        let slot = &mut self.slots[self.turns.next()];
         // SAFETY: the slot is as long as Readback and is not touched before its event.
         unsafe { result::memcpy_dtoh_async(slot.readback.words(), readback.address, stream.cu_stream()) }
             .and_then(|()| slot.done.record(stream))
             .map_err(|error| failed("reading a step's results back", error))?;
-        self.waiting += 1;
+        self.turns.submitted();
         Ok(())
     }
 
@@ -79,14 +72,12 @@ impl Ring {
     /// # Panics
     /// If nothing was submitted: a mistake of the caller.
     pub fn collect(&mut self, words: &mut [u32]) -> Result<(), DeviceError> {
-        assert!(self.waiting > 0, "nothing was submitted");
-        let slot = &mut self.slots[self.first];
+        let slot = &mut self.slots[self.turns.oldest()];
         slot.done
             .synchronize()
             .map_err(|error| failed("waiting for a step", error))?;
         words.copy_from_slice(&slot.readback.words()[..words.len()]);
-        self.first = (self.first + 1) % SLOTS;
-        self.waiting -= 1;
+        self.turns.collected();
         Ok(())
     }
 }

@@ -30,8 +30,8 @@ impl Trial for Tried<'_> {
         source(launch.kernel, &launch.dims)
     }
 
-    fn runs(&self, _: &Variant) -> bool {
-        true
+    fn runs(&self, launch: &Launch, source: &Source, variant: &Variant) -> bool {
+        source.shared_bytes(&launch.dims, variant) <= self.shared.shared_memory
     }
 
     fn times(&self, launch: &Launch, words: &[usize], variants: &[usize]) -> Result<Vec<Duration>, DeviceError> {

@@ -39,11 +39,12 @@ mod trial;
 use std::time::Duration;
 
 use super::tuning::{Tuning, Variants};
-use super::{Device, DeviceError, Program, SPACES, Sizes, check, range_check};
+use super::turns::SLOTS;
+use super::{Device, DeviceError, Program, Sizes, check, range_check};
 use crate::kernel::StepParams;
 use crate::plan::{ALIGN, Plan, Space};
 use program::{Buffers, Loaded, MOST_ARGS};
-use ring::{Ring, SLOTS};
+use ring::Ring;
 use shader::BACKEND;
 
 pub use adapter::{Adapter, AdapterInfo, AdapterKind, Choice, Objects, list, preferred};
@@ -73,7 +74,7 @@ impl WgpuDevice {
     pub fn new(adapter: &Adapter, sizes: Sizes, variants: &Variants) -> Result<WgpuDevice, DeviceError> {
         let shared = &adapter.shared;
         let limits = adapter.limits();
-        for space in SPACES.into_iter().filter(|&space| space != Space::Arena) {
+        for space in Space::ALL.into_iter().filter(|&space| space != Space::Arena) {
             let (bytes, most) = (4 * sizes.words(space) as u64, 4 * limits.buffer as u64);
             shared.limit(&format!("{space:?}"), "bytes in one buffer", bytes, most)?;
         }
@@ -89,8 +90,8 @@ impl WgpuDevice {
             })
         };
         use wgpu::BufferUsages as Usage;
-        let mut spaces = Vec::with_capacity(SPACES.len());
-        for space in SPACES {
+        let mut spaces = Vec::with_capacity(Space::ALL.len());
+        for space in Space::ALL {
             let (usage, mut segments) = (Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST, Vec::new());
             for start in (0..sizes.words(space).max(1)).step_by(limits.buffer) {
                 let words = sizes.words(space).saturating_sub(start).min(limits.buffer);

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::adapter::Shared;
 use super::pipeline::{Pipeline, pipeline, source};
 use super::shader::BACKEND;
-use crate::device::{DeviceError, SPACES};
+use crate::device::DeviceError;
 use crate::kernel::{Arg, Grid, Sizes, StepParams};
 use crate::plan::{ALIGN, Launch, Limits, Plan, Space, Value};
 
@@ -17,8 +17,8 @@ const SUBMIT_FLOPS: u64 = 50_000_000_000;
 
 /// The device's buffers as bindings see them.
 pub(super) struct Buffers {
-    /// Those of each space, in the order of [`SPACES`]: one, or as many of [`Limits::buffer`] words as the arena takes.
-    pub spaces: [Vec<wgpu::Buffer>; SPACES.len()],
+    /// Those of each space, in the order of [`Space::ALL`]: one, or as many of [`Limits::buffer`] words as the arena takes.
+    pub spaces: [Vec<wgpu::Buffer>; Space::ALL.len()],
     /// The first words of [`Space::Inputs`] as a uniform block.
     pub step: wgpu::Buffer,
     /// What is bound for tensors without elements, as WebGPU binds at least one: a block of [`ALIGN`] words for each
@@ -34,8 +34,7 @@ pub(super) const MOST_ARGS: usize = 16;
 impl Buffers {
     /// The buffer that holds a word of a space, and the word's number in it.
     pub fn at(&self, space: Space, word: usize) -> (&wgpu::Buffer, usize) {
-        let index = SPACES.iter().position(|&other| other == space);
-        let segments = &self.spaces[index.expect("SPACES holds every space")];
+        let segments = &self.spaces[space.index()];
         // A range without words may stand behind the last segment.
         let segment = (word / self.limits.buffer).min(segments.len() - 1);
         (&segments[segment], word - segment * self.limits.buffer)

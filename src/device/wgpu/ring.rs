@@ -12,17 +12,12 @@
 
 use super::adapter::{Shared, backend};
 use crate::device::DeviceError;
-
-/// Submissions on their way at most.
-pub(super) const SLOTS: usize = 3;
+use crate::device::turns::{SLOTS, Turns};
 
 /// See the module.
 pub(super) struct Ring {
     slots: Vec<Slot>,
-    /// The oldest submission that was not collected.
-    first: usize,
-    /// Submissions that were not collected.
-    waiting: usize,
+    turns: Turns,
 }
 
 /// One submission's transfers.
@@ -56,8 +51,7 @@ impl Ring {
         }
         Ok(Ring {
             slots,
-            first: 0,
-            waiting: 0,
+            turns: Turns::default(),
         })
     }
 
@@ -66,8 +60,7 @@ impl Ring {
     /// # Panics
     /// If all slots wait to be collected: a mistake of the caller.
     pub fn begin(&mut self, words: &[u32]) -> Result<&Slot, DeviceError> {
-        assert!(self.waiting < SLOTS, "{SLOTS} submissions wait to be collected");
-        let slot = &self.slots[(self.first + self.waiting) % SLOTS];
+        let slot = &self.slots[self.turns.next()];
         if !words.is_empty() {
             let bytes: &[u8] = bytemuck::cast_slice(words);
             let mapped = slot.upload.get_mapped_range_mut(..bytes.len() as u64);
@@ -80,12 +73,12 @@ impl Ring {
 
     /// The slot that [`begin`](Ring::begin) took has been submitted.
     pub fn submitted(&mut self, submission: wgpu::SubmissionIndex) {
-        let slot = &mut self.slots[(self.first + self.waiting) % SLOTS];
+        let slot = &mut self.slots[self.turns.next()];
         slot.submission = Some(submission);
         // A failure shows when the buffers are used next.
         slot.upload.map_async(wgpu::MapMode::Write, .., |_| ());
         slot.readback.map_async(wgpu::MapMode::Read, .., |_| ());
-        self.waiting += 1;
+        self.turns.submitted();
     }
 
     /// Waits for the oldest submission and copies what came back.
@@ -93,8 +86,7 @@ impl Ring {
     /// # Panics
     /// If nothing was submitted: a mistake of the caller.
     pub fn collect(&mut self, shared: &Shared, words: &mut [u32]) -> Result<(), DeviceError> {
-        assert!(self.waiting > 0, "nothing was submitted");
-        let slot = &mut self.slots[self.first];
+        let slot = &mut self.slots[self.turns.oldest()];
         shared.wait(slot.submission.take())?;
         if !words.is_empty() {
             let bytes: &mut [u8] = bytemuck::cast_slice_mut(words);
@@ -102,8 +94,7 @@ impl Ring {
             bytes.copy_from_slice(&mapped.map_err(|error| backend(format!("the readback buffer: {error}")))?);
         }
         slot.readback.unmap();
-        self.first = (self.first + 1) % SLOTS;
-        self.waiting -= 1;
+        self.turns.collected();
         Ok(())
     }
 }

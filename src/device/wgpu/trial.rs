@@ -20,7 +20,7 @@ impl Trial for Shared {
         source(launch.kernel)
     }
 
-    fn runs(&self, variant: &Variant) -> bool {
+    fn runs(&self, _: &Launch, _: &Source, variant: &Variant) -> bool {
         self.has(variant)
     }
 

@@ -5,7 +5,7 @@ use super::{Verdict, mib};
 use crate::device::choice::DeviceChoice;
 use crate::device::cuda::{self, Nvrtc};
 use crate::device::wgpu::{Adapter, Choice};
-use crate::device::{self, AdapterSurvey, KernelSupport, SPACES, Sizes};
+use crate::device::{self, AdapterSurvey, KernelSupport, Sizes};
 use crate::kernel::Kernel;
 use crate::plan::{ParamTable, Plan, Space};
 
@@ -106,7 +106,7 @@ fn wgpu(number: Option<usize>, plans: &[&Plan], sizes: &Sizes, params: &ParamTab
 
 /// Checks the buffers and the bound tensors against what a driver allows.
 fn fits(limits: &AdapterSurvey, plans: &[&Plan], sizes: &Sizes, params: &ParamTable) -> Result<(), String> {
-    for space in SPACES {
+    for space in Space::ALL {
         let bytes = 4 * sizes.words(space) as u64;
         if bytes > limits.max_buffer_bytes {
             let (needed, allowed) = (mib(bytes), mib(limits.max_buffer_bytes));

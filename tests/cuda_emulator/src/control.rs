@@ -13,8 +13,8 @@
 //! println!("{}", control.findings().join("\n"));
 //! ```
 //!
-//! The settings can also stand in the environment: `CUDA_EMULATOR_SEED`, `_CHECKED`, `_LAZY`, `_COUNTERS`, `_THREADS`
-//! and `_STEP_LIMIT`, each a number, read at `cuInit`.
+//! The settings can also stand in the environment: `CUDA_EMULATOR_SEED`, `_CHECKED`, `_LAZY`, `_COUNTERS`, `_THREADS`,
+//! `_STEP_LIMIT` and `_CAPABILITY`, each a number, read at `cuInit`.
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::path::{Path, PathBuf};
@@ -111,7 +111,7 @@ impl Control {
     fn set(&self, name: &CStr, value: u64) {
         // SAFETY: the library is loaded, and the name ends with NUL.
         let code = unsafe { (self.set)(name.as_ptr(), value) };
-        debug_assert_eq!(code, 0, "{name:?} is a setting");
+        assert_eq!(code, 0, "{name:?} cannot be {value}");
     }
 
     /// Order of warps and lanes, and of the arrival of asynchronous copies: 0 is the order of the text, others are random.
@@ -142,6 +142,12 @@ impl Control {
     /// Instructions of a block's warps after which a launch counts as hung.
     pub fn set_step_limit(&self, instructions: u64) {
         self.set(c"step_limit", instructions);
+    }
+
+    /// Compute capability of the device as one number: 80 (by default) or 75, whose blocks have less shared memory and which
+    /// takes no later PTX. A device that was opened before knows itself as it was.
+    pub fn set_capability(&self, capability: u64) {
+        self.set(c"capability", capability);
     }
 
     /// What was found since the last reset.

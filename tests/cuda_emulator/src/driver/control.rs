@@ -4,10 +4,18 @@
 use std::ffi::{CString, c_char, c_int};
 
 use super::error::{INVALID_VALUE, SUCCESS};
-use super::{Called, Driver, Error, call, code, driver, read_text};
+use super::{Called, Driver, Error, Generation, call, code, driver, read_text};
 
 /// Names of the settings; a variable of the environment is `CUDA_EMULATOR_` and the name in capitals.
-pub const SETTINGS: [&str; 6] = ["seed", "checked", "lazy", "counters", "threads", "step_limit"];
+pub const SETTINGS: [&str; 7] = [
+    "seed",
+    "checked",
+    "lazy",
+    "counters",
+    "threads",
+    "step_limit",
+    "capability",
+];
 
 impl Driver {
     fn set(&mut self, name: &str, value: u64) -> Called {
@@ -26,6 +34,15 @@ impl Driver {
                 self.pool = None;
             }
             "step_limit" => self.settings.step_limit = value,
+            "capability" => {
+                let unknown = || {
+                    Error::new(
+                        INVALID_VALUE,
+                        format!("no device of capability {value}: 75 and 80 there are"),
+                    )
+                };
+                self.generation = Generation::of(value).ok_or_else(unknown)?;
+            }
             _ => return Err(Error::new(INVALID_VALUE, format!("no setting {name}"))),
         }
         Ok(())

@@ -4,8 +4,7 @@ use std::ffi::{c_char, c_int, c_void};
 
 use super::error::{Code, INVALID_CONTEXT, INVALID_DEVICE, INVALID_VALUE};
 use super::{
-    CURRENT, Called, MULTIPROCESSORS, NAME, SHARED_BYTES, SHARED_BYTES_ON_REQUEST, call, call_in_context,
-    call_initialized, give,
+    CURRENT, Called, Generation, MULTIPROCESSORS, NAME, SHARED_BYTES, call, call_in_context, call_initialized, give,
 };
 use crate::memory::TOTAL;
 
@@ -18,10 +17,6 @@ pub const MAX_THREADS: u32 = 1024;
 pub const MAX_BLOCK: [u32; 3] = [1024, 1024, 64];
 /// Blocks of a grid by dimension.
 pub const MAX_GRID: [u32; 3] = [0x7fff_ffff, 65535, 65535];
-/// Threads of a multiprocessor.
-pub const MAX_THREADS_PER_MULTIPROCESSOR: u32 = 2048;
-/// Shared memory of a multiprocessor.
-pub const SHARED_PER_MULTIPROCESSOR: u32 = 164 << 10;
 
 fn check(device: c_int) -> Called {
     if device == 0 {
@@ -91,7 +86,7 @@ unsafe extern "C" fn cuDeviceGetUuid(uuid: *mut [u8; 16], device: c_int) -> Code
 }
 
 /// Attributes by their number in `CUdevice_attribute`. What is not listed is 0: there is none of it.
-fn attribute(number: c_int) -> u32 {
+fn attribute(generation: Generation, number: c_int) -> u32 {
     match number {
         1 => MAX_THREADS,
         2..=4 => MAX_BLOCK[number as usize - 2],
@@ -106,16 +101,16 @@ fn attribute(number: c_int) -> u32 {
         36 => 1_215_000, // memory clock rate, kHz
         37 => 5120,      // memory bus, bits
         38 => 40 << 20,  // L2 cache
-        39 => MAX_THREADS_PER_MULTIPROCESSOR,
+        39 => generation.threads_per_multiprocessor(),
         19 | 31 | 40 | 41 => 1, // mapped host memory, concurrent kernels, copy engines, unified addresses
-        75 => 8,                // compute capability
-        76 => 0,
+        75 => generation.capability() / 10,
+        76 => generation.capability() % 10,
         78..=80 => 1, // stream priorities, L1 caches
-        81 => SHARED_PER_MULTIPROCESSOR,
+        81 => generation.shared_per_multiprocessor(),
         87 => 2, // ratio of f32 to f64 throughput
-        97 => SHARED_BYTES_ON_REQUEST,
-        99 => 1,     // host memory can be registered
-        106 => 32,   // blocks of a multiprocessor
+        97 => generation.shared_on_request(),
+        99 => 1, // host memory can be registered
+        106 => generation.blocks_per_multiprocessor(),
         111 => 1024, // shared memory that the system takes
         115 => 1,    // memory pools
         _ => 0,
@@ -125,10 +120,10 @@ fn attribute(number: c_int) -> u32 {
 /// `cuDeviceGetAttribute`
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuDeviceGetAttribute(value: *mut c_int, number: c_int, device: c_int) -> Code {
-    call_initialized(|_| {
+    call_initialized(|driver| {
         check(device)?;
         // SAFETY: the caller gives a place for a number.
-        unsafe { give(value, attribute(number) as c_int) }
+        unsafe { give(value, attribute(driver.generation, number) as c_int) }
     })
 }
 

@@ -3,10 +3,10 @@
 use std::ffi::{c_int, c_uint, c_void};
 use std::sync::Arc;
 
-use super::device::{MAX_BLOCK, MAX_GRID, MAX_THREADS, MAX_THREADS_PER_MULTIPROCESSOR, SHARED_PER_MULTIPROCESSOR};
+use super::device::{MAX_BLOCK, MAX_GRID, MAX_THREADS};
 use super::error::{Code, INVALID_HANDLE, INVALID_VALUE, NOT_SUPPORTED};
 use super::work::Work;
-use super::{Called, Driver, Error, SHARED_BYTES, SHARED_BYTES_ON_REQUEST, call_in_context, give};
+use super::{Called, Driver, Error, Generation, SHARED_BYTES, call_in_context, give};
 use crate::execute::{Launch, dynamic_shared_start};
 use crate::ptx::Kernel;
 
@@ -258,8 +258,9 @@ extern "C" fn cuFuncSetAttribute(function: usize, attribute: c_int, value: c_int
     const MAX_DYNAMIC_SHARED: c_int = 8;
     const CARVEOUT: c_int = 9;
     call_in_context(|driver| {
+        let on_request = driver.generation.shared_on_request();
         let function = driver.functions.get_mut(&function).ok_or(INVALID_HANDLE)?;
-        let most = SHARED_BYTES_ON_REQUEST - function.kernel.static_shared;
+        let most = on_request - function.kernel.static_shared;
         match attribute {
             CARVEOUT => Ok(()),
             MAX_DYNAMIC_SHARED if (0..=most as c_int).contains(&value) => {
@@ -285,11 +286,12 @@ extern "C" fn cuFuncSetCacheConfig(_function: usize, _config: c_int) -> Code {
 }
 
 /// Blocks that fit into a multiprocessor by threads and shared memory; registers are not known.
-fn resident_blocks(kernel: &Kernel, threads: u32, dynamic_shared: u32) -> u32 {
+fn resident_blocks(generation: Generation, kernel: &Kernel, threads: u32, dynamic_shared: u32) -> u32 {
     let threads = threads.max(1).next_multiple_of(32);
     let shared = dynamic_shared_start(kernel) + dynamic_shared + 1024;
-    let by_threads = MAX_THREADS_PER_MULTIPROCESSOR / threads;
-    by_threads.min(SHARED_PER_MULTIPROCESSOR / shared).min(32)
+    let by_threads = generation.threads_per_multiprocessor() / threads;
+    let by_shared = generation.shared_per_multiprocessor() / shared;
+    by_threads.min(by_shared).min(generation.blocks_per_multiprocessor())
 }
 
 /// `cuOccupancyMaxActiveBlocksPerMultiprocessor`
@@ -302,7 +304,7 @@ unsafe extern "C" fn cuOccupancyMaxActiveBlocksPerMultiprocessor(
 ) -> Code {
     call_in_context(|driver| {
         let kernel = &driver.function(function)?.kernel;
-        let found = resident_blocks(kernel, threads as u32, dynamic_shared as u32);
+        let found = resident_blocks(driver.generation, kernel, threads as u32, dynamic_shared as u32);
         // SAFETY: the caller gives a place for a number.
         unsafe { give(blocks, found as c_int) }
     })

@@ -31,8 +31,63 @@ pub const NAME: &CStr = c"PTX interpreter (not a GPU)";
 pub const MULTIPROCESSORS: u32 = 108;
 /// Shared memory that a block may have.
 pub const SHARED_BYTES: u32 = 48 << 10;
-/// Shared memory that a block may have on request.
-pub const SHARED_BYTES_ON_REQUEST: u32 = 163 << 10;
+
+/// What the device claims to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Generation {
+    /// Of capability 7.5.
+    Turing,
+    /// Of capability 8.0.
+    Ampere,
+}
+
+impl Generation {
+    /// Of this capability as one number, 80 for 8.0.
+    fn of(capability: u64) -> Option<Generation> {
+        let all = [Generation::Turing, Generation::Ampere];
+        all.into_iter()
+            .find(|generation| u64::from(generation.capability()) == capability)
+    }
+
+    const fn capability(self) -> u32 {
+        match self {
+            Generation::Turing => 75,
+            Generation::Ampere => 80,
+        }
+    }
+
+    /// Shared memory that a block may have on request.
+    const fn shared_on_request(self) -> u32 {
+        match self {
+            Generation::Turing => 64 << 10,
+            Generation::Ampere => 163 << 10,
+        }
+    }
+
+    /// Shared memory of a multiprocessor.
+    const fn shared_per_multiprocessor(self) -> u32 {
+        match self {
+            Generation::Turing => 64 << 10,
+            Generation::Ampere => 164 << 10,
+        }
+    }
+
+    /// Threads of a multiprocessor.
+    const fn threads_per_multiprocessor(self) -> u32 {
+        match self {
+            Generation::Turing => 1024,
+            Generation::Ampere => 2048,
+        }
+    }
+
+    /// Blocks of a multiprocessor.
+    const fn blocks_per_multiprocessor(self) -> u32 {
+        match self {
+            Generation::Turing => 16,
+            Generation::Ampere => 32,
+        }
+    }
+}
 
 /// Result of a call.
 type Called<T = ()> = Result<T, Error>;
@@ -40,6 +95,7 @@ type Called<T = ()> = Result<T, Error>;
 /// Everything behind the handles.
 struct Driver {
     initialized: bool,
+    generation: Generation,
     settings: Settings,
     lazy: bool,
     threads: usize,
@@ -64,6 +120,7 @@ impl Driver {
     fn new() -> Driver {
         Driver {
             initialized: false,
+            generation: Generation::Ampere,
             settings: Settings::default(),
             lazy: false,
             threads: std::thread::available_parallelism().map_or(1, usize::from),

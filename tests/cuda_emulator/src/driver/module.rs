@@ -17,11 +17,8 @@ pub struct Loaded {
     variables: Arc<Vec<u64>>,
 }
 
-/// Capability that the device has.
-const CAPABILITY: u32 = 80;
-
 /// `.target sm_90` is for later devices than this one.
-fn check_target(text: &str) -> Called {
+fn check_target(capability: u32, text: &str) -> Called {
     let target = text.split(".target").nth(1).unwrap_or_default();
     let name = target
         .split([',', '\n', ' '])
@@ -29,11 +26,11 @@ fn check_target(text: &str) -> Called {
         .unwrap_or_default();
     let digits: String = name.chars().filter(char::is_ascii_digit).collect();
     match digits.parse::<u32>() {
-        Ok(capability) if capability <= CAPABILITY => Ok(()),
+        Ok(target) if target <= capability => Ok(()),
         _ => Err(Error::new(
             INVALID_PTX,
             format!(
-                "PTX for {name:?}; the device is an interpreter of sm_{CAPABILITY}: compile for compute_{CAPABILITY}"
+                "PTX for {name:?}; the device is an interpreter of sm_{capability}: compile for compute_{capability}"
             ),
         )),
     }
@@ -41,7 +38,7 @@ fn check_target(text: &str) -> Called {
 
 impl Driver {
     fn load(&mut self, text: &str) -> Called<usize> {
-        check_target(text)?;
+        check_target(self.generation.capability(), text)?;
         let module = Module::load(text).map_err(|error| Error::new(INVALID_PTX, error.to_string()))?;
         let mut variables = Vec::new();
         for variable in &module.variables {
