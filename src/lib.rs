@@ -9,13 +9,14 @@
 //! * [`rng`], [`kernel`], [`plan`], [`device`], [`ops`]: the engine. A model function runs once on a
 //!   [`plan::Recorder`]; what remains is a flat list of launches over one arena, which a [`device`] replays.
 //! * [`retrieval`], [`data`], [`hub`]: BM25 selection, texts to packed batches, Hugging Face's file layout.
-//! * [`bert`], [`train`], [`tlm`]: the encoder and its heads, the trainer, the method.
+//! * [`bert`], [`cost`], [`train`], [`tlm`]: the encoder and its heads, what they cost, the trainer, the method.
 //! * [`report`], [`cli`]: what people see.
 #![deny(missing_docs)]
 
 pub mod atomic;
 pub mod bert;
 pub mod cli;
+pub mod cost;
 pub mod data;
 pub mod device;
 pub mod hub;

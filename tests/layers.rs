@@ -10,6 +10,7 @@ const ORDER: &[&str] = &[
     "report",
     "tlm",
     "train",
+    "cost",
     "bert",
     "hub",
     "data",

@@ -9,16 +9,19 @@
 //!
 //! Results go to stdout, with `--json` as one JSON document; notes, progress and errors go to stderr.
 
+mod bench;
 mod config_args;
 mod devices;
 mod error;
 mod eval;
 mod finetune;
 mod finish;
+mod flops;
 mod index;
 mod output;
 mod plan;
 mod predict;
+mod profile;
 mod run;
 mod search;
 mod search_args;
@@ -85,6 +88,9 @@ enum Command {
     Eval(eval::EvalArgs),
     Predict(predict::PredictArgs),
     Plan(plan::PlanArgs),
+    Flops(flops::FlopsArgs),
+    Profile(profile::ProfileArgs),
+    Bench(bench::BenchArgs),
     Devices(devices::DevicesArgs),
 }
 
@@ -121,6 +127,9 @@ fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Eval(args) => eval::run(args, global),
         Command::Predict(args) => predict::run(args, global),
         Command::Plan(args) => plan::run(args, global),
+        Command::Flops(args) => flops::run(args, global),
+        Command::Profile(args) => profile::run(args, global),
+        Command::Bench(args) => bench::run(args, global),
         Command::Devices(args) => devices::run(args, global),
     }
 }

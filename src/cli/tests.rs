@@ -61,6 +61,11 @@ fn the_documented_command_lines_are_accepted() {
         "tlm predict --model d -",
         "tlm predict --model d f.txt --device wgpu:0",
         "tlm plan c.toml --device null",
+        "tlm flops c.toml --set a.b=1 --convention exact",
+        "tlm flops --table --convention paper --plot f.svg --json",
+        "tlm profile c.toml --steps 10 --warmup 0 --trace t.json --html p.html --stage 2",
+        "tlm bench",
+        "tlm bench gemm attention.forward --preset base --preset tiny --against f.json --out g.json --rounds 5",
         "tlm devices",
     ] {
         assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
@@ -92,6 +97,8 @@ fn bad_usage_ends_with_code_two_and_says_what_would_be_right() {
     says("tlm index info", "INDEX");
     says("tlm search --queries q --top-k 5 --out o", "--index");
     says("tlm eval --model d --data f --metric f1", "micro_f1");
+    says("tlm flops", "CONFIG.toml");
+    says("tlm flops --table --convention kaplan", "chinchilla");
 }
 
 #[test]

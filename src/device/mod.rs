@@ -90,6 +90,11 @@ pub trait Device: Send {
     /// [`DeviceError`] if the plan does not fit the device.
     fn load(&mut self, plan: &Plan) -> Result<Program, DeviceError>;
 
+    /// The variant that each launch of a program runs; empty on a device whose kernels have one form.
+    fn variants(&self, _program: Program) -> &[&'static str] {
+        &[]
+    }
+
     /// Copies words into a buffer.
     ///
     /// # Errors

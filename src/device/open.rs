@@ -8,7 +8,7 @@ use super::cuda::{CudaDevice, DRIVER, Gpu};
 use super::null::NullDevice;
 use super::wgpu::{Adapter, Choice, WgpuDevice};
 use super::{Device, DeviceError, Sizes, Variants};
-use crate::kernel::Precision;
+use crate::kernel::{Kernel, Precision};
 use crate::plan::Limits;
 
 /// Environment variable that chooses kernel variants: `measured` (also without it), `first`, or pins `KERNEL=VARIANT,...`.
@@ -94,6 +94,24 @@ impl Target {
         })
     }
 
+    /// The same with other kernel variants than the environment asks for.
+    pub fn with_variants(mut self, chosen: Variants) -> Target {
+        if let Hardware::Wgpu(_, variants) | Hardware::Cuda(_, variants) = &mut self.hardware {
+            *variants = chosen;
+        }
+        self
+    }
+
+    /// How many variants a kernel has where its elements are stored like this; one on the CPU.
+    pub fn variants(&self, kernel: &'static Kernel, precision: Precision) -> usize {
+        let source = match &self.hardware {
+            Hardware::Cpu | Hardware::Null => None,
+            Hardware::Wgpu(..) => kernel.wgsl.as_ref(),
+            Hardware::Cuda(..) => kernel.cuda.as_ref(),
+        };
+        source.map_or(1, |source| source.storing(precision).variants.len())
+    }
+
     /// What it can hold in one piece.
     pub fn limits(&self) -> Limits {
         match &self.hardware {
@@ -165,7 +183,7 @@ impl Opened {
 }
 
 /// Where measurements and compiled kernels are kept.
-fn cache() -> Option<PathBuf> {
+pub fn cache() -> Option<PathBuf> {
     match std::env::var_os(CACHE) {
         Some(directory) => Some(PathBuf::from(directory)),
         None => dirs::cache_dir().map(|directory| directory.join("tlm")),

@@ -60,7 +60,7 @@ pub static UPDATE: Kernel = Kernel {
     cost: |sizes| {
         let words = sizes.get("width");
         Cost {
-            flops: 16 * words,
+            flops: 15 * words + 2,
             read: 16 * words,
             written: 12 * words,
         }
@@ -230,27 +230,31 @@ fn reference<R: Real>(decay_words: usize, shadow: bool) -> Reference<R> {
         let (t, step) = (given.tensors, &given.step);
         let (real, one) = (|x: f32| R::from_f64(f64::from(x)), R::from_f64(1.0));
         let (beta1, beta2) = (real(SETTINGS.beta1), real(SETTINGS.beta2));
-        let lr = real(step.learning_rate);
         let ratio = real(step.clip_norm) / t[4][0];
         let clip = if ratio < one { ratio } else { one };
         let clip = clip * real(step.inverse_loss_scale);
-        let moment = |beta: R, old: R, new: R| beta * old + (one - beta) * new;
+        let rest = |beta: f32| R::from_f64(f64::from(1.0 - beta));
+        let rates = [
+            step.learning_rate * step.bias_correction,
+            step.learning_rate * SETTINGS.weight_decay,
+        ];
+        let [rate, decay] = rates.map(real);
         let clipped: Vec<R> = t[1].iter().map(|&g| g * clip).collect();
-        let first: Vec<R> = t[2].iter().zip(&clipped).map(|(&m, &g)| moment(beta1, m, g)).collect();
+        let first: Vec<R> = t[2]
+            .iter()
+            .zip(&clipped)
+            .map(|(&m, &g)| beta1 * m + rest(SETTINGS.beta1) * g)
+            .collect();
         let second: Vec<R> = t[3]
             .iter()
             .zip(&clipped)
-            .map(|(&v, &g)| moment(beta2, v, g * g))
+            .map(|(&v, &g)| beta2 * v + rest(SETTINGS.beta2) * (g * g))
             .collect();
         let updated = |(index, &p): (usize, &R)| {
             let slope = first[index] / (second[index].sqrt() + real(SETTINGS.epsilon));
-            let p = p - lr * real(step.bias_correction) * slope;
-            let decay = if index < decay_words {
-                SETTINGS.weight_decay
-            } else {
-                0.0
-            };
-            p - lr * real(decay) * p
+            let p = p - rate * slope;
+            let decay = if index < decay_words { decay } else { real(0.0) };
+            p - decay * p
         };
         let params: Vec<R> = t[0].iter().enumerate().map(updated).collect();
         let mut outputs = vec![params.clone(), first, second];

@@ -154,8 +154,9 @@ fn reference<R: Real>(rows: usize, width: usize, times: usize) -> Reference<R> {
             rows.map(|row| dy[row * width + column]).sum()
         };
         let d: Vec<R> = (0..width).map(column).collect();
+        let term = |(d, x): (&R, &R)| R::from_f64(d.to_f64() * x.to_f64());
         Expected {
-            outputs: vec![d.iter().zip(vector).map(|(&d, &x)| d * x).collect()],
+            outputs: vec![d.iter().zip(vector).map(term).collect()],
             gradients: vec![Vec::new(), d],
         }
     })

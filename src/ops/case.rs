@@ -3,8 +3,10 @@
 //! The reference is written once over [`Real`]: in f64 it is the truth (and central differences of its forward check its
 //! backward), in the precision under test it is the naive algorithm whose error sets the tolerance of the kernels. That of
 //! 16-bit storage is [`Mixed`]: arithmetic in f32, rounded wherever a plan would store a tensor or a product unit reads an
-//! operand; the reference says where with [`Real::stored`].
+//! operand; the reference says where with [`Real::stored`]. [`Mixed`] also counts what is done with it ([`operations`]): the
+//! kernels' cost functions are held against that.
 
+use std::cell::Cell;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
 use crate::kernel::{Count, DType, Extent, Precision, StepParams};
@@ -81,6 +83,23 @@ impl Real for f64 {
     }
 }
 
+thread_local! {
+    static OPERATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The floating-point operations that `body` does on [`Mixed`] numbers: sums, differences, products, quotients and elementary
+/// functions count one each, a sum of n terms n. Comparisons, changes of sign and rounding count nothing.
+pub fn operations<T>(body: impl FnOnce() -> T) -> (T, u64) {
+    OPERATIONS.set(0);
+    let result = body();
+    (result, OPERATIONS.get())
+}
+
+fn counted_operation(x: f32) -> f32 {
+    OPERATIONS.set(OPERATIONS.get() + 1);
+    x
+}
+
 /// An f32 of a plan that stores 16 bits: bf16, or else f16.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub struct Mixed<const BF16: bool>(f32);
@@ -88,28 +107,28 @@ pub struct Mixed<const BF16: bool>(f32);
 impl<const BF16: bool> Add for Mixed<BF16> {
     type Output = Self;
     fn add(self, other: Self) -> Self {
-        Mixed(self.0 + other.0)
+        Mixed(counted_operation(self.0 + other.0))
     }
 }
 
 impl<const BF16: bool> Sub for Mixed<BF16> {
     type Output = Self;
     fn sub(self, other: Self) -> Self {
-        Mixed(self.0 - other.0)
+        Mixed(counted_operation(self.0 - other.0))
     }
 }
 
 impl<const BF16: bool> Mul for Mixed<BF16> {
     type Output = Self;
     fn mul(self, other: Self) -> Self {
-        Mixed(self.0 * other.0)
+        Mixed(counted_operation(self.0 * other.0))
     }
 }
 
 impl<const BF16: bool> Div for Mixed<BF16> {
     type Output = Self;
     fn div(self, other: Self) -> Self {
-        Mixed(self.0 / other.0)
+        Mixed(counted_operation(self.0 / other.0))
     }
 }
 
@@ -122,7 +141,7 @@ impl<const BF16: bool> Neg for Mixed<BF16> {
 
 impl<const BF16: bool> std::iter::Sum for Mixed<BF16> {
     fn sum<I: Iterator<Item = Self>>(terms: I) -> Self {
-        Mixed(terms.map(|term| term.0).sum())
+        Mixed(terms.map(|term| counted_operation(term.0)).sum())
     }
 }
 
@@ -134,16 +153,16 @@ impl<const BF16: bool> Real for Mixed<BF16> {
         f64::from(self.0)
     }
     fn sqrt(self) -> Self {
-        Mixed(self.0.sqrt())
+        Mixed(counted_operation(self.0.sqrt()))
     }
     fn exp(self) -> Self {
-        Mixed(Real::exp(self.0))
+        Mixed(counted_operation(Real::exp(self.0)))
     }
     fn ln(self) -> Self {
-        Mixed(Real::ln(self.0))
+        Mixed(counted_operation(Real::ln(self.0)))
     }
     fn erf(self) -> Self {
-        Mixed(Real::erf(self.0))
+        Mixed(counted_operation(Real::erf(self.0)))
     }
     fn stored(self) -> Self {
         let precision = if BF16 { Precision::Bf16 } else { Precision::F16 };

@@ -48,7 +48,7 @@ pub static LOSS: Kernel = Kernel {
     cost: |sizes| {
         let (rows, elements) = (sizes.get("rows"), sizes.get("rows") * sizes.get("classes"));
         Cost {
-            flops: 22 * elements,
+            flops: 3 * elements + 3 * rows,
             read: sizes.stored_bytes() * elements + 4 * rows,
             written: 4 * rows,
         }
@@ -73,7 +73,7 @@ pub static GRADIENT: Kernel = Kernel {
     cost: |sizes| {
         let (rows, elements) = (sizes.get("rows"), sizes.get("rows") * sizes.get("classes"));
         Cost {
-            flops: 45 * elements,
+            flops: 6 * elements + rows,
             read: sizes.stored_bytes() * elements + 8 * rows,
             written: sizes.stored_bytes() * elements,
         }
@@ -155,15 +155,23 @@ fn gradient(call: &Call) {
 /// Tensors: logits, labels, weights. The loss is recorded `times` times; the logits come out unchanged.
 fn reference<R: Real>(rows: usize, classes: usize, times: usize, train: bool) -> Reference<R> {
     Box::new(move |given: &Given<R>, _: &[Vec<R>]| {
-        let (t, factor) = (given.tensors, R::from_f64(times as f64));
+        let (t, factor) = (given.tensors, times as f64);
         let logits = &t[0][..rows * classes];
-        let (losses, d) = cross_entropy(logits, classes, |row| given.index(1, row), &t[2], given.step.loss_scale);
-        let scaled = factor * R::from_f64(f64::from(given.step.loss_scale));
-        let objective = losses.iter().zip(&t[2]).map(|(&loss, &weight)| scaled * weight * loss);
+        let (losses, d) = cross_entropy(
+            logits,
+            classes,
+            |row| given.index(1, row),
+            &t[2],
+            given.step.loss_scale,
+            train,
+        );
+        let scaled = factor * f64::from(given.step.loss_scale);
+        let term = |(loss, weight): (&R, &R)| R::from_f64(scaled * weight.to_f64() * loss.to_f64());
+        let objective = losses.iter().zip(&t[2]).map(term);
         let mut outputs = vec![logits.to_vec()];
         outputs.extend(vec![losses.clone(); times]);
         outputs.push(objective.collect());
-        let d = d.iter().map(|&d| factor * d.stored()).collect();
+        let d = d.iter().map(|&d| R::from_f64(factor * d.stored().to_f64())).collect();
         Expected {
             outputs,
             gradients: if train { vec![d] } else { Vec::new() },

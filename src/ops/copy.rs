@@ -32,9 +32,10 @@ pub static COPY: Kernel = Kernel {
     grid: |dims, _| cover(dims.size("rows") * dims.size("width")),
     cost: |sizes| {
         let elements = sizes.get("rows") * sizes.get("width");
+        let added = sizes.word("accumulate_y") * elements;
         Cost {
-            flops: 0,
-            read: sizes.stored_bytes() * elements,
+            flops: added,
+            read: sizes.stored_bytes() * (elements + added),
             written: sizes.stored_bytes() * elements,
         }
     },

@@ -33,6 +33,11 @@ pub fn gelu_derivative(z: f32) -> f32 {
     (0.5f32).mul_add(erf(z * std::f32::consts::FRAC_1_SQRT_2), 0.5) + z * phi
 }
 
+/// FLOPs of `gelu(z)`, an elementary function counted as one.
+pub const FLOPS: u64 = 5;
+/// The same of `gelu'(z)`.
+pub const DERIVATIVE_FLOPS: u64 = 10;
+
 /// `gelu(z)` for references.
 pub fn reference<R: Real>(z: R) -> R {
     let half = R::from_f64(0.5);
@@ -76,7 +81,7 @@ pub static BACKWARD: Kernel = Kernel {
     cost: |sizes| {
         let elements = sizes.get("rows") * sizes.get("width");
         Cost {
-            flops: 40 * elements,
+            flops: (1 + DERIVATIVE_FLOPS) * elements,
             read: 2 * sizes.stored_bytes() * elements,
             written: sizes.stored_bytes() * elements,
         }

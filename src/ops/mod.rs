@@ -20,6 +20,7 @@ pub mod grad_norm;
 pub mod layer_norm;
 pub mod masked_cross_entropy;
 pub mod math;
+pub mod probe;
 pub mod sum;
 
 use crate::kernel::Kernel;
@@ -111,5 +112,10 @@ pub static REGISTRY: &[Op] = &[
         name: "bm25",
         kernels: bm25::KERNELS,
         cases: bm25::cases,
+    },
+    Op {
+        name: "probe",
+        kernels: probe::KERNELS,
+        cases: probe::cases,
     },
 ];

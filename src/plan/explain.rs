@@ -21,6 +21,13 @@ pub struct MemoryReport {
     pub largest: Vec<(String, u64)>,
 }
 
+impl Launch {
+    /// Work of the launch, at capacity or at a step's live counts.
+    pub fn cost(&self, step: Option<&StepParams>) -> Cost {
+        (self.kernel.cost)(&Sizes::new(&self.dims, step))
+    }
+}
+
 impl Plan {
     /// Work of all launches, at capacity or at a step's live counts.
     pub fn cost(&self, step: Option<&StepParams>) -> Cost {
@@ -84,7 +91,7 @@ impl Plan {
             );
         }
         for (index, launch) in self.launches.iter().enumerate() {
-            let cost = (launch.kernel.cost)(&Sizes::new(&launch.dims, None));
+            let cost = launch.cost(None);
             let mut sizes = String::new();
             for (symbol, extent) in launch.dims.extents() {
                 let _ = write!(sizes, " {symbol}={extent}");
@@ -121,6 +128,6 @@ impl Plan {
 
 fn total<'a>(launches: impl Iterator<Item = &'a Launch>, step: Option<&StepParams>) -> Cost {
     launches
-        .map(|launch| (launch.kernel.cost)(&Sizes::new(&launch.dims, step)))
+        .map(|launch| launch.cost(step))
         .fold(Cost::default(), |sum, cost| sum + cost)
 }

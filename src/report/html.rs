@@ -1,13 +1,13 @@
 //! `report.html`: one file that needs nothing else, for a browser of any width, in light and dark.
 //!
 //! Top to bottom: the score and the run's key figures, scores of every repeat, curves, confusion matrix and classes,
-//! what was selected, where the time went, notes, the complete configuration. A part without data is left out.
+//! what was selected, where the time went, what it cost, notes, the complete configuration. A part without data is left out.
 
 use std::fmt::Write;
 
 use super::format::{bytes, count, duration, mean_std, metric_name, percent, scientific, short};
 use super::plot::escape;
-use super::{curves, selection};
+use super::{curves, flops, profile, selection};
 use crate::tlm::outcome::{MetricsRow, Report, TestReport};
 use crate::train::metrics::MeanStd;
 
@@ -27,18 +27,26 @@ pub fn page(report: &Report, rows: &[MetricsRow]) -> String {
         confusion(report),
         selection::section(report),
         time(report),
+        report
+            .profile
+            .as_ref()
+            .map_or_else(String::new, |profile| profile::section(profile, false)),
+        flops::section(report),
         notes(report),
         configuration(report),
     ];
+    document(&format!("{}: {}", report.task, title(report)), &parts.concat())
+}
+
+/// A page of its own around `body`, which is HTML.
+pub(super) fn document(title: &str, body: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{task}: {score}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n{}\
-         <footer>tlm {version}</footer>\n</main>\n</body>\n</html>\n",
-        parts.concat(),
-        task = escape(&report.task),
-        score = title(report),
-        version = escape(&report.version),
+         <title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\
+         <footer>tlm {}</footer>\n</main>\n</body>\n</html>\n",
+        escape(title),
+        env!("CARGO_PKG_VERSION")
     )
 }
 

@@ -4,10 +4,13 @@
 //! The data itself ([`Report`], [`MetricsRow`]) comes from the runs; here it is only written, drawn and printed.
 
 mod curves;
+mod flame;
+pub mod flops;
 pub mod format;
 pub mod html;
 pub mod metrics_log;
 pub mod plot;
+mod profile;
 pub mod progress;
 mod selection;
 pub mod tensorboard;
@@ -19,6 +22,7 @@ use crate::atomic::{self, WriteError};
 pub use crate::tlm::directory::METRICS_LOG;
 pub use crate::tlm::outcome::{MetricsRow, Report};
 pub use metrics_log::{MetricsLog, MetricsLogError};
+pub use profile::{ceilings_text, profile_page, profile_text};
 pub use progress::Progress;
 pub use watch::Watch;
 

@@ -5,6 +5,8 @@
 //! is sized for widths from a phone's to half a desktop's. A noisy series is drawn twice, pale as it is and strong as a
 //! moving average.
 
+pub mod scatter;
+
 use std::fmt::Write;
 
 /// One line of a chart.

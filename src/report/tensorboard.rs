@@ -116,6 +116,9 @@ fn scalars(row: &MetricsRow) -> impl Iterator<Item = (String, f64)> {
         ("learning_rate", row.learning_rate),
         ("gradient_norm", row.gradient_norm),
         ("tokens_per_second", row.tokens_per_second),
+        ("mfu", row.mfu),
+        ("speed_of_light", row.speed_of_light),
+        ("packing_efficiency", row.packing_efficiency),
         ("dev_score", row.dev_score),
         ("dev_loss", row.dev_loss),
     ]

@@ -4,12 +4,14 @@
 //! the schedule of external and internal batches and the joint loss, [`config`] every setting, [`sizes`] what they mean
 //! for plans, [`model`] how parameters come and go, [`directory`] where results lie.
 
+pub mod bench;
 pub mod classifier;
 pub mod config;
 mod corpus;
 pub mod directory;
 mod error;
 pub mod evaluate;
+pub mod flops;
 pub mod index;
 pub mod model;
 pub mod objective;

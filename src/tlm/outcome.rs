@@ -7,6 +7,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::objective::StepKind;
+use crate::cost::profile::Profile;
+use crate::cost::table::ByConvention;
 use crate::train::metrics::{ClassScores, Confusion, MeanStd, Metric, Scores};
 
 /// One line of `metrics.jsonl`: a logged training step, or an evaluation after a step.
@@ -39,6 +41,21 @@ pub struct MetricsRow {
     /// Tokens per second since the line before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens_per_second: Option<f64>,
+    /// Needed FLOPs per second since the line before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_flops_per_second: Option<f64>,
+    /// Their share of the device's measured peak (MFU).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mfu: Option<f64>,
+    /// Share of the time that no kernel could do without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speed_of_light: Option<f64>,
+    /// Tokens by those of batches padded to their longest sequence: what packing saves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub padding_efficiency: Option<f64>,
+    /// Tokens by those that the plans hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packing_efficiency: Option<f64>,
     /// Score on the development set in the task's metric.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dev_score: Option<f64>,
@@ -81,6 +98,9 @@ pub struct Report {
     pub test: TestReport,
     /// What the training cost.
     pub flops: FlopsReport,
+    /// A few steps of the first repeat's stage 1, kernel by kernel; null where a device cannot time its launches.
+    #[serde(default)]
+    pub profile: Option<Profile>,
     /// What it held.
     pub memory: MemoryReport,
     /// Wall clock of the whole run; of earlier processes of a resumed run, what is in `stages`.
@@ -208,6 +228,9 @@ pub struct FlopsReport {
     pub needed: f64,
     /// What the launched kernels did.
     pub executed: f64,
+    /// Every convention, as if all texts had their greatest length.
+    #[serde(default)]
+    pub conventions: ByConvention,
 }
 
 /// Memory of the run.

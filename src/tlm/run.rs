@@ -10,6 +10,7 @@
 
 mod outcome;
 mod prepare;
+mod profile;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use super::observer::Observer;
 use super::outcome::{Report, StageSeconds, TestReport};
 use super::repeat::{Finished, Progress, Repeat, checkpoint_name, finished_name};
 use super::sizes;
+use crate::cost::Ceilings;
 use crate::data::{Fields, Masking, Task, TaskFiles};
 use crate::device::choice::DeviceChoice;
 use crate::device::open::Target;
@@ -33,6 +35,10 @@ use crate::train::checkpoint;
 use crate::train::trainer::Trainer;
 use outcome::Sums;
 use prepare::Prepared;
+pub use profile::{ProfileReport, ProfileRequest, profile};
+
+/// Runs of which the best counts as a ceiling.
+const CEILING_ROUNDS: usize = 3;
 
 /// How a run is to be carried out.
 #[derive(Clone, Debug)]
@@ -249,6 +255,18 @@ impl<'a> Job<'a> {
         });
     }
 
+    /// What the device can do at most, for the shares in the log.
+    fn ceilings(&mut self) -> Option<Ceilings> {
+        if self.options.device == DeviceChoice::Null {
+            return None;
+        }
+        let measured = Ceilings::measure(self.options.device, self.config.model.precision, CEILING_ROUNDS);
+        if let Err(error) = &measured {
+            self.note(format!("no shares of what the device can do: {error}"));
+        }
+        measured.ok()
+    }
+
     /// All repeats, then the report.
     fn repeats(mut self, prepared: Prepared, stages: Stages) -> Result<Report, TlmError> {
         let config = self.config;
@@ -260,6 +278,7 @@ impl<'a> Job<'a> {
             .into_iter()
             .map(|plan| (plan.kind, plan.capacity, plan.form))
             .collect();
+        let ceilings = self.ceilings();
         let (optimizers, set) = sizes::optimizers(config);
         let mut trainer = Trainer::new(
             &prepared.bert,
@@ -269,6 +288,7 @@ impl<'a> Job<'a> {
             config.model.precision,
         )?;
         self.note(format!("device: {}", trainer.decision));
+        trainer.set_ceilings(ceilings);
         let encoder = self
             .model
             .as_ref()
@@ -317,6 +337,7 @@ impl<'a> Job<'a> {
             let done = Finished {
                 report: repeat.report(scores),
                 flops: repeat.progress.flops,
+                profile: repeat.progress.profile.clone(),
             };
             if finished.is_empty() {
                 let tokenizer = self.directory.file(TOKENIZER);

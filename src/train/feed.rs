@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::TrainError;
 use super::inputs::{InputBlock, counted};
@@ -72,6 +72,10 @@ pub struct PreparedStep {
     pub blocks: Vec<InputBlock>,
     /// The scalars of each block, with the counts of its batch.
     pub params: Vec<StepParams>,
+    /// Tokens of the batches if every sequence were padded to the longest of its batch.
+    pub padded: u64,
+    /// When the filling began and how long it took.
+    pub filled: (Instant, Duration),
     batches: Vec<Batch>,
 }
 
@@ -98,12 +102,15 @@ impl Feed {
             plan: None,
             blocks: (0..stage.accumulate).map(|_| InputBlock::new(words)).collect(),
             params: vec![StepParams::default(); stage.accumulate],
+            padded: 0,
+            filled: (Instant::now(), Duration::ZERO),
             batches: (0..stage.accumulate).map(|_| Batch::new(largest)).collect(),
         };
         let buffers = (0..BUFFERS).map(|_| empty()).collect();
         let (number, steps) = (stage.number, from..stage.steps);
         let mut cursors: Vec<_> = stage.streams.iter().map(BatchStream::cursor).collect();
         let fill = move |step: u64, prepared: &mut PreparedStep| {
+            let start = Instant::now();
             let plan = (stage.schedule)(step);
             let first = plan.batch * stage.accumulate as u64;
             for (batch, number) in prepared.batches.iter_mut().zip(first..) {
@@ -111,6 +118,8 @@ impl Feed {
             }
             prepared.fill_blocks(&stage, step, &plan, &plans);
             prepared.plan = Some(plan);
+            prepared.padded = prepared.batches.iter().map(padded_tokens).sum();
+            prepared.filled = (start, start.elapsed());
             Ok(())
         };
         let prefetch = Prefetch::start(buffers, steps, fill).map_err(TrainError::Thread)?;
@@ -137,6 +146,12 @@ impl Feed {
     pub fn waited(&self) -> Duration {
         self.prefetch.waited()
     }
+}
+
+/// Tokens of a batch if every sequence were as long as the longest.
+fn padded_tokens(batch: &Batch) -> u64 {
+    let lengths = batch.cu_seqlens.windows(2).map(|ends| ends[1] - ends[0]);
+    u64::from(lengths.max().unwrap_or(0)) * batch.sequences() as u64
 }
 
 impl PreparedStep {

@@ -23,8 +23,14 @@ pub struct StepResult {
     pub tokens: u64,
     /// FLOPs of the launched kernels.
     pub executed: u64,
-    /// FLOPs that the mathematics needs: [`needed_flops`](super::flops::needed_flops).
+    /// FLOPs that the mathematics needs: [`needed_flops`](crate::cost::needed_flops).
     pub needed: u64,
+    /// Tokens if every sequence were padded to the longest of its batch.
+    pub padded: u64,
+    /// Tokens that the plans hold.
+    pub capacity: u64,
+    /// Seconds that no device with the trainer's ceilings could do without; 0 without ceilings.
+    pub floor: f64,
 }
 
 /// A step between its first submission and its result.
@@ -47,6 +53,12 @@ pub(super) struct InFlight {
     pub executed: u64,
     /// FLOPs that the mathematics needs.
     pub needed: u64,
+    /// Tokens if every sequence were padded to the longest of its batch.
+    pub padded: u64,
+    /// Tokens that the plans hold.
+    pub capacity: u64,
+    /// Sum of the launches' floors, seconds.
+    pub floor: f64,
     /// Of the loss scale.
     pub exponent: i32,
     micro_batches: usize,
@@ -69,6 +81,9 @@ impl InFlight {
             gradient_norm: f32::NAN,
             executed: 0,
             needed: 0,
+            padded: 0,
+            capacity: 0,
+            floor: 0.0,
             exponent,
             micro_batches,
             submitted: 0,
@@ -128,6 +143,9 @@ impl InFlight {
             tokens: self.tokens,
             executed: self.executed,
             needed: self.needed,
+            padded: self.padded,
+            capacity: self.capacity,
+            floor: self.floor,
         }
     }
 }

@@ -4,7 +4,6 @@ pub mod checkpoint;
 pub mod classifier;
 mod error;
 pub mod feed;
-pub mod flops;
 mod in_flight;
 pub mod inputs;
 pub mod loss_scale;

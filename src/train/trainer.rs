@@ -13,16 +13,18 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::classifier::logits;
 use super::feed::{Feed, Stage};
-use super::flops::needed_flops;
 use super::in_flight::InFlight;
 use super::inputs::batch_capacity;
 use super::loss_scale::LossScale;
 use super::{StepResult, TrainError};
 use crate::bert::plans::{self, Form, Kind, Optimizer};
 use crate::bert::{self, Capacity};
+use crate::cost::timeline::{HostWork, Shows, Timeline, Track};
+use crate::cost::{Ceilings, needed_flops};
 use crate::data::{BatchCapacity, Sequences};
 use crate::device::choice::{DeviceChoice, PrecisionChoice};
 use crate::device::open::Target;
@@ -56,6 +58,10 @@ pub struct Trainer {
     readback: Vec<u32>,
     /// Steps begun whose results have not been taken, the oldest first.
     in_flight: VecDeque<InFlight>,
+    /// What the device can do at most.
+    ceilings: Option<Ceilings>,
+    /// Where steps are written down launch by launch.
+    timeline: Option<Timeline>,
 }
 
 impl Trainer {
@@ -121,6 +127,8 @@ impl Trainer {
             updates,
             readback: vec![0; sizes.readback],
             in_flight: VecDeque::new(),
+            ceilings: None,
+            timeline: None,
         })
     }
 
@@ -137,6 +145,13 @@ impl Trainer {
     /// The most that a batch of a kind holds; `None` for a kind that was not loaded.
     pub fn capacity(&self, kind: Kind) -> Option<BatchCapacity> {
         self.capacities.get(&kind).copied()
+    }
+
+    /// Launches of a step of a kind, its update among them; 0 for a kind that was not loaded.
+    pub fn launches(&self, kind: Kind) -> usize {
+        let of = |loaded: &Loaded| loaded.plan.launches.len();
+        let batch = self.batches.get(&(kind, false));
+        batch.map_or(0, |batch| of(batch) + self.updates.first().map_or(0, of))
     }
 
     /// Starts to prepare the steps `from ..` of a stage.
@@ -170,7 +185,7 @@ impl Trainer {
     /// [`TrainError::NotFinite`] with step and place. The step itself changed no weight; steps begun behind it may have.
     pub fn step(&mut self, feed: &mut Feed, pauses: impl Fn(u64) -> bool) -> Result<Option<StepResult>, TrainError> {
         let rests = |last: Option<&InFlight>| last.is_some_and(|last| pauses(last.step + 1));
-        while self.in_flight.len() < self.device.ring() && !rests(self.in_flight.back()) {
+        while self.in_flight.len() < self.ring() && !rests(self.in_flight.back()) {
             if !self.begin(feed)? {
                 break;
             }
@@ -190,6 +205,39 @@ impl Trainer {
             return Err(self.not_finite(feed.stage(), &done, "gradient norm", done.gradient_norm));
         }
         Ok(Some(done.result()))
+    }
+
+    /// Holds steps against what the device can do at most.
+    pub fn set_ceilings(&mut self, ceilings: Option<Ceilings>) {
+        self.ceilings = ceilings;
+    }
+
+    /// What the device can do at most, where that was measured.
+    pub fn ceilings(&self) -> Option<Ceilings> {
+        self.ceilings
+    }
+
+    /// From now on steps are written down launch by launch, until [`end_timeline`](Trainer::end_timeline): one at a time, the
+    /// host waiting for each. Their bits are the same.
+    ///
+    /// # Panics
+    /// If the device is not at rest.
+    pub fn begin_timeline(&mut self) {
+        assert!(self.idle(), "a timeline begins between steps");
+        self.timeline = Some(Timeline::new());
+    }
+
+    /// What was written down.
+    pub fn end_timeline(&mut self) -> Option<Timeline> {
+        self.timeline.take()
+    }
+
+    /// Submissions that may be on their way.
+    fn ring(&self) -> usize {
+        match self.timeline {
+            None => self.device.ring(),
+            Some(_) => 1,
+        }
     }
 
     /// How activations are stored.
@@ -215,11 +263,17 @@ impl Trainer {
 
     /// Submits the next step of a feed; false after the last.
     fn begin(&mut self, feed: &mut Feed) -> Result<bool, TrainError> {
+        let start = Instant::now();
         let Some((step, prepared)) = feed.next_step()? else {
             return Ok(false);
         };
+        if let Some(timeline) = &mut self.timeline {
+            timeline.add(Track::Host, start, Shows::Host(HostWork::Wait));
+            let (begun, length) = prepared.filled;
+            timeline.span(Track::Prepare, begun, length, Shows::Batch(step));
+        }
         let plan = prepared.plan.expect("a filled buffer has its plan");
-        let update = self.updates[plan.optimizer].program;
+        let ring = self.ring();
         let on_their_way = self.in_flight.len();
         let exponent = self.loss_scale.as_mut().map_or(0, |scale| scale.next(on_their_way));
         self.in_flight
@@ -227,17 +281,37 @@ impl Trainer {
         let blocks = prepared.blocks.len();
         for (micro, block) in prepared.blocks.iter_mut().enumerate() {
             block.scale_loss(exponent);
-            if self.in_flight.iter().map(InFlight::submissions).sum::<usize>() == self.device.ring() {
+            if self.in_flight.iter().map(InFlight::submissions).sum::<usize>() == ring {
                 self.collect()?;
             }
-            let batch = &self.batches[&(plan.kind, micro > 0)];
-            let programs = [batch.program, update];
-            let last = micro + 1 == blocks;
-            self.device.submit(block.words(), &programs[..1 + usize::from(last)])?;
-            let (params, ahead) = (&prepared.params[micro], self.device.ring() > 1);
+            let (batch, update) = (&self.batches[&(plan.kind, micro > 0)], &self.updates[plan.optimizer]);
+            let count = 1 + usize::from(micro + 1 == blocks);
+            let (params, ahead) = (&prepared.params[micro], ring > 1);
+            match &mut self.timeline {
+                None => self
+                    .device
+                    .submit(block.words(), &[batch.program, update.program][..count])?,
+                Some(timeline) => {
+                    let programs = [batch, update].map(|loaded| (loaded.program, &loaded.plan));
+                    timeline.submit(self.device.as_mut(), block.words(), &programs[..count], params)?;
+                }
+            }
             let begun = self.in_flight.back_mut().expect("pushed above");
             begun.submitted(params, ahead.then(|| block.words().to_vec()));
-            begun.executed += batch.plan.cost(Some(params)).flops;
+            let capacity = self.capacities[&plan.kind];
+            begun.capacity += capacity.tokens as u64;
+            if micro == 0 {
+                begun.padded = prepared.padded;
+            }
+            for loaded in &[batch, update][..count] {
+                for launch in &loaded.plan.launches {
+                    let cost = launch.cost(Some(params));
+                    begun.executed += cost.flops;
+                    begun.floor += self
+                        .ceilings
+                        .map_or(0.0, |ceilings| ceilings.floor(launch.kernel, &cost));
+                }
+            }
             begun.needed += needed_flops(&self.config, plan.kind, params);
         }
         Ok(true)
@@ -250,7 +324,10 @@ impl Trainer {
         let kind = step.plan.kind;
         let batch = &self.batches[&(kind, step.collected > 0)].plan;
         let update = &self.updates[step.plan.optimizer].plan;
-        self.device.collect(&mut self.readback)?;
+        match &mut self.timeline {
+            None => self.device.collect(&mut self.readback)?,
+            Some(timeline) => timeline.collect(self.device.as_mut(), &mut self.readback)?,
+        }
         let value = |plan: &Plan, name| plan.output(name).map(|port| f32::from_bits(self.readback[port.offset]));
         step.mlm += value(batch, "mlm_loss").map_or(0.0, f64::from);
         step.task += value(batch, "task_loss").map_or(0.0, f64::from);

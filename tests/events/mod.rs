@@ -45,6 +45,9 @@ pub fn of_log(run: &Path) -> Vec<Point> {
             "learning_rate",
             "gradient_norm",
             "tokens_per_second",
+            "mfu",
+            "speed_of_light",
+            "packing_efficiency",
             "dev_score",
             "dev_loss",
         ] {

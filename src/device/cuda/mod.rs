@@ -41,6 +41,7 @@ mod gpu;
 mod memory;
 mod module;
 mod nvrtc;
+mod nvtx;
 mod program;
 mod ring;
 mod trial;
@@ -56,6 +57,7 @@ use super::{Device, DeviceError, Program, Sizes, check, range_check};
 use crate::plan::{Plan, Space};
 use gpu::failed;
 use memory::Memory;
+use nvtx::Nvtx;
 use program::Loaded;
 use ring::Ring;
 use trial::Tried;
@@ -114,12 +116,6 @@ impl CudaDevice {
         })
     }
 
-    /// The variant that each launch of a program runs.
-    #[must_use]
-    pub fn variants(&self, program: Program) -> &[&'static str] {
-        &self.programs[program.0].variants
-    }
-
     fn memory(&self, space: Space) -> &Memory {
         &self.memory[space.index()]
     }
@@ -167,6 +163,10 @@ impl Device for CudaDevice {
         let loaded = Loaded::new(shared, stream, &self.memory, &chosen, plan, self.graphs)?;
         self.programs.push(loaded);
         Ok(Program(self.programs.len() - 1))
+    }
+
+    fn variants(&self, program: Program) -> &[&'static str] {
+        &self.programs[program.0].variants
     }
 
     fn write(&mut self, space: Space, offset: usize, words: &[u32]) -> Result<(), DeviceError> {
@@ -223,9 +223,10 @@ impl Device for CudaDevice {
             let event = context.new_event(Some(sys::CUevent_flags::CU_EVENT_DEFAULT));
             events.push(event.map_err(timing)?);
         }
+        let names = Nvtx::find();
         events[0].record(&self.stream).map_err(timing)?;
         for (launch, event) in launches.iter().zip(&events[1..]) {
-            launch.launch(&self.stream)?;
+            nvtx::range(names, &launch.what, || launch.launch(&self.stream))?;
             event.record(&self.stream).map_err(timing)?;
         }
         self.wait("timing launches")?;

@@ -37,8 +37,8 @@ unsafe impl Send for Graph {}
 
 /// One launch for each of the kernel's entry points.
 pub(super) struct LoadedLaunch {
-    /// Scope and kernel, for messages.
-    what: String,
+    /// Scope and kernel, for messages and profilers.
+    pub what: String,
     stages: Vec<CudaFunction>,
     grid: Grid,
     threads: u32,

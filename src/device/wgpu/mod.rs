@@ -142,12 +142,6 @@ impl WgpuDevice {
         Ok(program)
     }
 
-    /// The variant that each launch of a program runs.
-    #[must_use]
-    pub fn variants(&self, program: Program) -> &[&'static str] {
-        &self.programs[program.0].variants
-    }
-
     /// Dispatches of a program.
     #[must_use]
     pub fn dispatches(&self, program: Program) -> usize {
@@ -264,6 +258,10 @@ impl Device for WgpuDevice {
         let loaded = Loaded::new(shared, &self.buffers, &chosen, plan)?;
         self.programs.push(loaded);
         Ok(Program(self.programs.len() - 1))
+    }
+
+    fn variants(&self, program: Program) -> &[&'static str] {
+        &self.programs[program.0].variants
     }
 
     fn write(&mut self, space: Space, offset: usize, words: &[u32]) -> Result<(), DeviceError> {

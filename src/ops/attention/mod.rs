@@ -114,15 +114,15 @@ fn backward_shared(dims: &Dims, variant: &Variant) -> u32 {
 /// What the GPU kernels read; `head_size` is compiled in.
 const CONSTANTS: &[&str] = &["h", "heads", "max_length", "threshold", "keep_scale", "op"];
 
-/// FLOPs of `products` products of `[len, len, d]` per sequence and head, and of the softmax or its derivative; bytes of
+/// FLOPs of `products` products of `[len, len, d]` per sequence and head, and `others` a score; bytes of
 /// the tensors, in units of `[tokens, h]` and, for lse and delta, of `[tokens, heads]`.
-fn cost(sizes: &Sizes, products: u64, read: [u64; 2], written: [u64; 2]) -> Cost {
+fn cost(sizes: &Sizes, [products, others]: [u64; 2], read: [u64; 2], written: [u64; 2]) -> Cost {
     let (heads, d) = (sizes.word("heads"), sizes.word("head_size"));
     let pairs = sizes.squared_lengths(sizes.word("max_length")) * heads;
     let stored = sizes.stored_bytes();
     let bytes = |[wide, narrow]: [u64; 2]| sizes.get("tokens") * heads * (stored * d * wide + 4 * narrow);
     Cost {
-        flops: pairs * (2 * d * products + 10),
+        flops: pairs * (2 * d * products + others),
         read: bytes(read),
         written: bytes(written),
     }
@@ -159,7 +159,8 @@ pub static FORWARD: Kernel = Kernel {
     cpu: cpu::forward,
     reserve: Some(cpu::reserve),
     grid,
-    cost: |sizes| cost(sizes, 2, [3, 0], [1, 1]),
+    // Scale, maximum subtracted, exponential, sum, quotient, dropout.
+    cost: |sizes| cost(sizes, [2, 6], [3, 0], [1, 1]),
 };
 
 /// `delta = sum over d of dout out`, per token and head. A launch of its own: the next one reads it wherever a block of
@@ -222,7 +223,8 @@ pub static BACKWARD: Kernel = Kernel {
     cpu: cpu::backward,
     reserve: Some(cpu::reserve),
     grid,
-    cost: |sizes| cost(sizes, 5, [4, 2], [3, 0]),
+    // Scores and probabilities once more (4), dropout of dP, ds in three.
+    cost: |sizes| cost(sizes, [5, 8], [4, 2], [3, 0]),
 };
 
 /// Sizes of an attention op.

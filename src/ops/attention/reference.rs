@@ -31,7 +31,7 @@ fn reference<R: Real>(shape: Shape) -> Reference<R> {
         let tokens: usize = lengths.iter().sum();
         let threshold = crate::rng::threshold(f64::from(*probability));
         let keep = R::from_f64(f64::from(1.0 / (1.0 - probability)));
-        let scale = R::from_f64(1.0) / R::from_f64(d as f64).sqrt();
+        let scale = R::from_f64(1.0 / (d as f64).sqrt());
         let at = |row: usize, part: usize, head: usize, i: usize| row * 3 * h + part * h + head * d + i;
         let qkv = &given.tensors[0];
         let mut out = vec![zero; tokens * h];
@@ -61,8 +61,9 @@ fn reference<R: Real>(shape: Shape) -> Reference<R> {
                             }
                         })
                         .collect();
+                    let dropped: Vec<R> = (0..len).map(|j| (p[j] * factor[j]).stored()).collect();
                     for c in 0..d {
-                        let value = |j: usize| (p[j] * factor[j]).stored() * qkv[at(start + j, 2, head, c)];
+                        let value = |j: usize| dropped[j] * qkv[at(start + j, 2, head, c)];
                         out[i * h + head * d + c] = (0..len).map(value).sum();
                     }
                     let Some(dout) = upstream.first() else { continue };
@@ -83,7 +84,7 @@ fn reference<R: Real>(shape: Shape) -> Reference<R> {
                             let v = at(start + j, 2, head, c);
                             dqkv[q] = dqkv[q] + ds * qkv[k];
                             dqkv[k] = dqkv[k] + ds * qkv[q];
-                            dqkv[v] = dqkv[v] + (p[j] * factor[j]).stored() * dout;
+                            dqkv[v] = dqkv[v] + dropped[j] * dout;
                         }
                     }
                 }
@@ -123,6 +124,7 @@ pub fn cases() -> Vec<Case> {
         let live: usize = lengths.iter().sum();
         let tokens = counted(Count::Tokens, live as u32, live as u32 + 3, &mut step);
         step.sequences = lengths.len() as u32;
+        step.squared_lengths = lengths.iter().map(|len| (len * len) as u32).sum();
         let offsets = Extent::counted(Count::Sequences, lengths.len() as u32 + 2);
         let mut cu_seqlens = vec![0u32];
         for len in lengths {

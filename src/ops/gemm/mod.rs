@@ -50,6 +50,16 @@ const CUDA_HALF: File = File {
     text: include_str!("../../../kernels/gemm_half.cu"),
 };
 
+/// The product and the bias.
+fn forward_cost(sizes: &Sizes) -> Cost {
+    let bias = Cost {
+        flops: sizes.get("rows") * sizes.get("n"),
+        read: 4 * sizes.get("n"),
+        written: 0,
+    };
+    cost(sizes) + bias
+}
+
 /// `2 m n k` FLOPs; operands and result once.
 fn cost(sizes: &Sizes) -> Cost {
     let (rows, n, k) = (sizes.get("rows"), sizes.get("n"), sizes.get("k"));
@@ -163,7 +173,7 @@ pub static FORWARD: Kernel = Kernel {
     },
     reserve: Some(|dims| reserve(dims.size("rows"), dims.size("n"), dims.size("k"))),
     grid: |dims, variant| tiles(variant, dims.size("rows"), dims.size("n")),
-    cost,
+    cost: forward_cost,
 };
 
 /// `z = x W^T + b`, `a = gelu(z)`.
@@ -188,9 +198,9 @@ pub static FORWARD_GELU: Kernel = Kernel {
     grid: |dims, variant| tiles(variant, dims.size("rows"), dims.size("n")),
     cost: |sizes| {
         let elements = sizes.get("rows") * sizes.get("n");
-        cost(sizes)
+        forward_cost(sizes)
             + Cost {
-                flops: 25 * elements,
+                flops: gelu::FLOPS * elements,
                 read: 0,
                 written: sizes.stored_bytes() * elements,
             }
@@ -247,7 +257,7 @@ pub static BACKWARD_GELU: Kernel = Kernel {
         let elements = sizes.get("rows") * sizes.get("k");
         cost(sizes)
             + Cost {
-                flops: 40 * elements,
+                flops: (1 + gelu::DERIVATIVE_FLOPS) * elements,
                 read: sizes.stored_bytes() * elements,
                 written: 0,
             }

@@ -39,7 +39,10 @@ fn reference<R: Real>(form: Form, rows: usize, n: usize, k: usize) -> Reference<
     Box::new(move |given: &Given<R>, upstream: &[Vec<R>]| {
         let t = given.tensors;
         let z = affine(&t[0], &t[1], &t[2], rows, n, k);
-        let a: Vec<R> = z.iter().map(|&z| gelu::reference(z).stored()).collect();
+        let a: Vec<R> = match form {
+            Form::Linear => Vec::new(),
+            Form::LinearGelu | Form::FeedForward => z.iter().map(|&z| gelu::reference(z).stored()).collect(),
+        };
         let slope = |da: Vec<R>| -> Vec<R> {
             da.iter()
                 .zip(&z)

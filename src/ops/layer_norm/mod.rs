@@ -46,11 +46,12 @@ const FORWARD_CONSTANTS: &[&str] = &[
     "op",
 ];
 
-/// `flops` an element; so many tensors of the shape of s read and written.
-fn cost(sizes: &Sizes, flops: u64, read: u64, written: u64) -> Cost {
+/// FLOPs an element (dropout one more) and a row; so many tensors of the shape of s read and written.
+fn cost(sizes: &Sizes, [element, row]: [u64; 2], read: u64, written: u64) -> Cost {
     let elements = sizes.get("rows") * sizes.get("width");
+    let dropout = u64::from(sizes.word("threshold") != 0);
     Cost {
-        flops: flops * elements,
+        flops: (element + dropout) * elements + row * sizes.get("rows"),
         read: sizes.stored_bytes() * read * elements,
         written: sizes.stored_bytes() * written * elements,
     }
@@ -102,7 +103,7 @@ pub static FORWARD: Kernel = Kernel {
     cpu: cpu::forward,
     reserve: None,
     grid: rows,
-    cost: |sizes| cost(sizes, 8, 1, 1),
+    cost: |sizes| cost(sizes, [8, 5], 1, 1),
 };
 
 /// `s = residual + dropout(s)`, `y = LN(s)`.
@@ -122,7 +123,7 @@ pub static RESIDUAL_FORWARD: Kernel = Kernel {
     cpu: cpu::residual_forward,
     reserve: None,
     grid: rows,
-    cost: |sizes| cost(sizes, 10, 2, 2),
+    cost: |sizes| cost(sizes, [9, 5], 2, 2),
 };
 
 /// `dx (+)= LN'(dropout'(dy))` and the partial column sums.
@@ -152,7 +153,7 @@ pub static BACKWARD: Kernel = Kernel {
     cpu: cpu::backward,
     reserve: None,
     grid: |dims, _| [dims.size("blocks") as u32, 1, 1],
-    cost: |sizes| cost(sizes, 14, 2, 1),
+    cost: |sizes| cost(sizes, [13, 2], 2, 1),
 };
 
 /// `dresidual (+)= ds`, `dx = dropout'(ds)` and the partial column sums.
@@ -183,7 +184,7 @@ pub static RESIDUAL_BACKWARD: Kernel = Kernel {
     cpu: cpu::residual_backward,
     reserve: None,
     grid: |dims, _| [dims.size("blocks") as u32, 1, 1],
-    cost: |sizes| cost(sizes, 15, 2, 2),
+    cost: |sizes| cost(sizes, [13, 2], 2, 2),
 };
 
 /// LayerNorm's parameters.

@@ -16,6 +16,10 @@ struct Shape {
     probability: f32,
 }
 
+fn square<R: Real>(x: R) -> R {
+    x * x
+}
+
 /// Tensors: x, gamma, beta, and with a residual sum the residual.
 fn reference<R: Real>(shape: Shape) -> Reference<R> {
     Box::new(move |given: &Given<R>, upstream: &[Vec<R>]| {
@@ -36,13 +40,10 @@ fn reference<R: Real>(shape: Shape) -> Reference<R> {
                 zero
             }
         };
-        let (before, after): (Vec<R>, Vec<R>) = (0..rows * width)
-            .map(|element| {
-                let one = R::from_f64(1.0);
-                let factor = if probability == 0.0 { one } else { factor(element) };
-                if residual { (factor, one) } else { (one, factor) }
-            })
-            .unzip();
+        let dropped = |x: R, element: usize| match probability == 0.0 {
+            true => x,
+            false => x * factor(element),
+        };
         let count = R::from_f64(width as f64);
         let mut output = Vec::new();
         let (mut dx, mut dresidual) = (Vec::new(), Vec::new());
@@ -51,27 +52,34 @@ fn reference<R: Real>(shape: Shape) -> Reference<R> {
             let at = |column: usize| row * width + column;
             let s: Vec<R> = (0..width)
                 .map(|column| {
-                    let x = t[0][at(column)] * before[at(column)];
-                    if residual { (t[3][at(column)] + x).stored() } else { x }
+                    let x = t[0][at(column)];
+                    match residual {
+                        true => (t[3][at(column)] + dropped(x, at(column))).stored(),
+                        false => x,
+                    }
                 })
                 .collect();
             let mean = s.iter().copied().sum::<R>() / count;
-            let variance = s.iter().map(|&s| (s - mean) * (s - mean)).sum::<R>() / count;
+            let variance = s.iter().map(|&s| square(s - mean)).sum::<R>() / count;
             let rstd = R::from_f64(1.0) / (variance + R::from_f64(f64::from(EPSILON))).sqrt();
             let xhat: Vec<R> = s.iter().map(|&s| (s - mean) * rstd).collect();
             for column in 0..width {
-                output.push((xhat[column] * t[1][column] + t[2][column]) * after[at(column)]);
+                let y = xhat[column] * t[1][column] + t[2][column];
+                output.push(if residual { y } else { dropped(y, at(column)) });
             }
             if let Some(upstream) = upstream.first() {
                 let dy: Vec<R> = (0..width)
-                    .map(|column| upstream[at(column)] * after[at(column)])
+                    .map(|column| match residual {
+                        true => upstream[at(column)],
+                        false => dropped(upstream[at(column)], at(column)),
+                    })
                     .collect();
                 let g: Vec<R> = (0..width).map(|column| dy[column] * t[1][column]).collect();
                 let mean_g = g.iter().copied().sum::<R>() / count;
                 let mean_gx = g.iter().zip(&xhat).map(|(&g, &x)| g * x).sum::<R>() / count;
                 for column in 0..width {
                     let ds = rstd * (g[column] - mean_g - xhat[column] * mean_gx);
-                    dx.push(ds * before[at(column)]);
+                    dx.push(if residual { dropped(ds, at(column)) } else { ds });
                     dresidual.push(ds);
                     dgamma[column] = dgamma[column] + dy[column] * xhat[column];
                     dbeta[column] = dbeta[column] + dy[column];

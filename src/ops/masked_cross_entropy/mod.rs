@@ -50,7 +50,7 @@ pub static ROWS: Kernel = Kernel {
         let (rows, train) = (sizes.get("rows"), sizes.word("train"));
         let elements = rows * sizes.get("classes");
         Cost {
-            flops: (25 + train) * elements,
+            flops: 3 * (1 + train) * elements + (3 + train) * rows,
             read: sizes.stored_bytes() * elements + 8 * rows,
             written: sizes.stored_bytes() * train * elements + 4 * rows,
         }

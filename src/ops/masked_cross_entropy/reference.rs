@@ -5,24 +5,30 @@ use crate::kernel::{Count, Extent, StepParams};
 use crate::ops::case::{Case, Expected, Given, Real, Reference, Role, Tensor, counted};
 use crate::ops::gemm::Layer;
 
-/// Losses of rows of logits and the gradients `weight (softmax - onehot)` of their weighted sum, times the loss scale.
+/// Losses of rows of logits and, to train, the gradients `weight (softmax - onehot)` of their weighted sum, times the loss
+/// scale.
 pub(in crate::ops) fn cross_entropy<R: Real>(
     logits: &[R],
     classes: usize,
     label: impl Fn(usize) -> usize,
     weights: &[R],
     loss_scale: f32,
+    train: bool,
 ) -> (Vec<R>, Vec<R>) {
     let loss_scale = R::from_f64(f64::from(loss_scale));
     let mut losses = Vec::new();
     let mut gradients = Vec::new();
     for (row, z) in logits.chunks_exact(classes).enumerate() {
         let most = z.iter().fold(z[0], |most, &z| if z > most { z } else { most });
-        let sum: R = z.iter().map(|&z| (z - most).exp()).sum();
+        let exponentials: Vec<R> = z.iter().map(|&z| (z - most).exp()).collect();
+        let sum: R = exponentials.iter().copied().sum();
         losses.push(sum.ln() - (z[label(row)] - most));
-        for (class, &z) in z.iter().enumerate() {
-            let hit = R::from_f64(f64::from(u8::from(class == label(row))));
-            gradients.push(loss_scale * weights[row] * ((z - most).exp() / sum - hit));
+        if train {
+            let weight = loss_scale * weights[row];
+            for (class, &exponential) in exponentials.iter().enumerate() {
+                let hit = R::from_f64(f64::from(u8::from(class == label(row))));
+                gradients.push(weight * (exponential / sum - hit));
+            }
         }
     }
     (losses, gradients)
@@ -57,11 +63,14 @@ fn reference<R: Real>(shape: Shape) -> Reference<R> {
             |row| given.index(3, row),
             &t[4],
             given.step.loss_scale,
+            shape.train,
         );
         let dz: Vec<R> = dz.iter().map(|dz| dz.stored()).collect();
-        let times = R::from_f64(shape.times as f64);
-        let factor = times * R::from_f64(f64::from(given.step.loss_scale));
-        let objective = losses.iter().zip(&t[4]).map(|(&loss, &weight)| factor * weight * loss);
+        let times = shape.times as f64;
+        let scaled = |x: R| R::from_f64(times * x.to_f64());
+        let factor = times * f64::from(given.step.loss_scale);
+        let term = |(loss, weight): (&R, &R)| R::from_f64(factor * weight.to_f64() * loss.to_f64());
+        let objective = losses.iter().zip(&t[4]).map(term);
         let mut outputs = vec![losses.clone(); shape.times];
         outputs.push(objective.collect());
         let dx = |row: usize, k: usize| -> R {
@@ -73,9 +82,9 @@ fn reference<R: Real>(shape: Shape) -> Reference<R> {
         let mut gradients = Vec::new();
         if shape.train {
             gradients = vec![
-                (0..rows * width).map(|i| times * dx(i / width, i % width)).collect(),
-                (0..classes * width).map(|i| times * dw(i / width, i % width)).collect(),
-                (0..classes).map(|class| times * db(class)).collect(),
+                (0..rows * width).map(|i| scaled(dx(i / width, i % width))).collect(),
+                (0..classes * width).map(|i| scaled(dw(i / width, i % width))).collect(),
+                (0..classes).map(|class| scaled(db(class))).collect(),
             ];
         }
         Expected { outputs, gradients }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::cost::profile::Profile;
 use crate::tlm::outcome::{RepeatReport, Stage1Report};
 use crate::train::loss_scale::LossScale;
 
@@ -31,6 +32,9 @@ pub struct Progress {
     /// Scale of the losses, where gradients are stored as binary16.
     #[serde(default)]
     pub loss_scale: Option<LossScale>,
+    /// A few steps of stage 1, kernel by kernel.
+    #[serde(default)]
+    pub profile: Option<Profile>,
 }
 
 /// A finished repeat, as it is kept in the run directory.
@@ -40,6 +44,9 @@ pub struct Finished {
     pub report: RepeatReport,
     /// FLOPs: needed, executed.
     pub flops: [f64; 2],
+    /// A few steps of stage 1, kernel by kernel.
+    #[serde(default)]
+    pub profile: Option<Profile>,
 }
 
 /// The name of a seed's checkpoint.

@@ -22,6 +22,27 @@ impl Repeat<'_> {
     /// # Errors
     /// [`TlmError::Interrupted`] after saving; training and device failures.
     pub fn stage1(&mut self) -> Result<(), TlmError> {
+        let stage = self.joint_stage()?;
+        self.train(stage, self.config.stage1.eval_every)?;
+        let progress = &mut self.progress;
+        let mean = |losses: &[f64]| (!losses.is_empty()).then(|| losses.iter().sum::<f64>() / losses.len() as f64);
+        progress.stage1 = Stage1Report {
+            steps: progress.step,
+            tokens: progress.tokens,
+            mlm_loss_first: mean(&progress.first),
+            mlm_loss_last: mean(&progress.last),
+            dev: progress.stage1.dev,
+            seconds: progress.seconds,
+            tokens_per_second: progress.tokens as f64 / progress.seconds.max(1e-9),
+        };
+        Ok(())
+    }
+
+    /// What each step of stage 1 does.
+    ///
+    /// # Errors
+    /// [`TlmError::Data`] for texts of which no batch can be made.
+    pub fn joint_stage(&self) -> Result<Stage, TlmError> {
         let config = self.config;
         let (rho1, stage1) = (config.rho1(), &config.stage1);
         let size = stage1.batch / stage1.accumulate;
@@ -71,7 +92,7 @@ impl Repeat<'_> {
                 head_bias_correction: correction(head_updates(step, rho1, head).max(1)),
             }
         };
-        let stage = Stage {
+        Ok(Stage {
             number: 1,
             seed: self.progress.seed,
             steps: stage1.steps,
@@ -79,20 +100,7 @@ impl Repeat<'_> {
             clip_norm: clip(stage1.optimizer.clip),
             streams,
             schedule: Box::new(plan),
-        };
-        self.train(stage, stage1.eval_every)?;
-        let progress = &mut self.progress;
-        let mean = |losses: &[f64]| (!losses.is_empty()).then(|| losses.iter().sum::<f64>() / losses.len() as f64);
-        progress.stage1 = Stage1Report {
-            steps: progress.step,
-            tokens: progress.tokens,
-            mlm_loss_first: mean(&progress.first),
-            mlm_loss_last: mean(&progress.last),
-            dev: progress.stage1.dev,
-            seconds: progress.seconds,
-            tokens_per_second: progress.tokens as f64 / progress.seconds.max(1e-9),
-        };
-        Ok(())
+        })
     }
 
     /// Stage 2 to its end.
@@ -100,6 +108,15 @@ impl Repeat<'_> {
     /// # Errors
     /// As [`Repeat::stage1`].
     pub fn stage2(&mut self) -> Result<(), TlmError> {
+        let stage = self.finetune_stage()?;
+        self.train(stage, self.config.stage2.eval_every)
+    }
+
+    /// What each step of stage 2 does.
+    ///
+    /// # Errors
+    /// As [`Repeat::joint_stage`].
+    pub fn finetune_stage(&self) -> Result<Stage, TlmError> {
         let (config, stage2) = (self.config, &self.config.stage2);
         let settings = BatchSettings {
             seed: self.progress.seed,
@@ -128,7 +145,7 @@ impl Repeat<'_> {
                 head_bias_correction: correction,
             }
         };
-        let stage = Stage {
+        Ok(Stage {
             number: 2,
             seed: self.progress.seed,
             steps: stage2.steps,
@@ -136,8 +153,7 @@ impl Repeat<'_> {
             clip_norm: clip(stage2.optimizer.clip),
             streams,
             schedule: Box::new(plan),
-        };
-        self.train(stage, stage2.eval_every)
+        })
     }
 }
 

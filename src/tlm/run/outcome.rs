@@ -1,8 +1,10 @@
 //! After the training: the run's report.
 
 use super::Job;
+use crate::cost::Encoder;
+use crate::cost::table::by_convention;
 use crate::hub::BertConfig;
-use crate::tlm::objective::step_counts;
+use crate::tlm::flops::{paper_of_stage1, training};
 use crate::tlm::outcome::{FlopsReport, MemoryReport, ModelReport, RepeatReport, Report, SelectReport, StageSeconds};
 use crate::tlm::repeat::Finished;
 
@@ -32,21 +34,21 @@ impl Job<'_> {
             seconds,
         }));
         let first = finished.first().cloned().unwrap_or_default();
-        let tokens = if self.model.is_some() {
-            0.0
-        } else {
-            self.padded_tokens()
-        };
+        let (encoder, classes) = (Encoder::of(sums.bert), sums.bert.labels.len() as u64);
+        let mut parts = training(config, encoder, sums.parameters as u64, classes);
+        parts.retain(|part| part.stage2 || self.model.is_none());
         let mut report = Report {
             task: config.task.name.clone(),
             device: sums.device,
             labels: sums.bert.labels.clone(),
             select: sums.select,
             flops: FlopsReport {
-                paper: 6.0 * sums.parameters as f64 * tokens,
+                paper: paper_of_stage1(&parts),
                 needed: first.flops[0],
                 executed: first.flops[1],
+                conventions: by_convention(&[parts]),
             },
+            profile: first.profile.clone(),
             memory: MemoryReport {
                 planned_bytes: sums.planned_bytes,
                 peak_rss_bytes: None,
@@ -67,14 +69,5 @@ impl Job<'_> {
         };
         report.set_repeats(finished.into_iter().map(|done| done.report).collect());
         report
-    }
-
-    /// Tokens of stage 1 as the paper counts them, padding and all.
-    fn padded_tokens(&self) -> f64 {
-        let config = self.config;
-        let (external, internal) = step_counts(config.stage1.steps, config.rho1());
-        let lengths =
-            external as f64 * config.external_length() as f64 + internal as f64 * config.model.max_length as f64;
-        config.stage1.batch as f64 * lengths
     }
 }

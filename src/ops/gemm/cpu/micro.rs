@@ -45,9 +45,24 @@ pub trait Micro {
     }
 }
 
-/// Whether the processor runs [`Avx512`] tiles.
-pub fn wide() -> bool {
-    crate::device::cpu::instruction_set() == "AVX-512"
+/// Which tiles the processor runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Tiles {
+    /// [`Avx512`].
+    Avx512,
+    /// [`Avx2`].
+    Avx2,
+    /// [`Portable`].
+    Portable,
+}
+
+/// Those of this processor.
+pub fn tiles() -> Tiles {
+    match crate::device::cpu::instruction_set() {
+        "AVX-512" => Tiles::Avx512,
+        "AVX2" => Tiles::Avx2,
+        _ => Tiles::Portable,
+    }
 }
 
 /// Asks for `words` words from `start` on, where they exist, to be brought into L1.
@@ -65,6 +80,9 @@ pub fn prefetch(data: &[f32], start: usize, words: usize) {
 
 /// 12 x 32 in AVX-512.
 pub struct Avx512;
+
+/// 6 x 16 in AVX2 with FMA.
+pub struct Avx2;
 
 /// 4 x 16 in plain loops, which the compiler turns into what the processor has.
 pub struct Portable;
@@ -200,6 +218,74 @@ unsafe fn avx512<const R: usize>(tile: &Tile, a: *const f32, b: *const f32, c: *
                 };
                 _mm512_mask_storeu_ps(c, mask, value);
             }
+        }
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+impl Micro for Avx2 {
+    const MR: usize = Portable::MR;
+    const NR: usize = Portable::NR;
+
+    #[inline(always)]
+    unsafe fn tile(tile: &Tile, a: *const f32, b: *const f32, c: *mut f32, accumulate: bool) {
+        // SAFETY: the same contract.
+        unsafe { Portable::tile(tile, a, b, c, accumulate) }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Micro for Avx2 {
+    const MR: usize = 6;
+    const NR: usize = 16;
+
+    #[inline(always)]
+    unsafe fn tile(tile: &Tile, a: *const f32, b: *const f32, c: *mut f32, accumulate: bool) {
+        // SAFETY: the caller's contract is that of `avx2`.
+        unsafe {
+            match tile.rows {
+                1 => avx2::<1>(tile, a, b, c, accumulate),
+                2 => avx2::<2>(tile, a, b, c, accumulate),
+                3 => avx2::<3>(tile, a, b, c, accumulate),
+                4 => avx2::<4>(tile, a, b, c, accumulate),
+                5 => avx2::<5>(tile, a, b, c, accumulate),
+                _ => avx2::<6>(tile, a, b, c, accumulate),
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2<const R: usize>(tile: &Tile, a: *const f32, b: *const f32, c: *mut f32, accumulate: bool) {
+    use std::arch::x86_64::{_mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps};
+    let mut sums = [[_mm256_setzero_ps(); 2]; R];
+    let (mut a, mut b) = (a, b);
+    for _ in 0..tile.depths {
+        // SAFETY: the panel holds `depths` rows of 16; A covers rows x depths at these strides.
+        unsafe {
+            let b0 = _mm256_loadu_ps(b);
+            let b1 = _mm256_loadu_ps(b.add(8));
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let a = _mm256_set1_ps(*a.add(row * tile.a_row));
+                sums[0] = _mm256_fmadd_ps(a, b0, sums[0]);
+                sums[1] = _mm256_fmadd_ps(a, b1, sums[1]);
+            }
+            a = a.add(tile.a_step);
+            b = b.add(16);
+        }
+    }
+    for (row, sums) in sums.iter().enumerate() {
+        let mut line = [0.0f32; 16];
+        // SAFETY: 16 floats.
+        unsafe {
+            _mm256_storeu_ps(line.as_mut_ptr(), sums[0]);
+            _mm256_storeu_ps(line.as_mut_ptr().add(8), sums[1]);
+        }
+        // SAFETY: C covers rows x columns, and this tile is ours.
+        let c = unsafe { std::slice::from_raw_parts_mut(c.add(row * tile.ldc), tile.columns) };
+        for (c, sum) in c.iter_mut().zip(line) {
+            *c = if accumulate { *c + sum } else { sum };
         }
     }
 }

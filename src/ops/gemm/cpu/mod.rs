@@ -122,10 +122,10 @@ thread_local! {
 /// Takes the calling thread's working memory for products up to `m x n`, summed over up to `k`: none of them allocates on
 /// it afterwards.
 pub fn reserve(m: usize, n: usize, k: usize) {
-    if micro::wide() {
-        reserve_for::<micro::Avx512>(m, n, k);
-    } else {
-        reserve_for::<micro::Portable>(m, n, k);
+    match micro::tiles() {
+        micro::Tiles::Avx512 => reserve_for::<micro::Avx512>(m, n, k),
+        micro::Tiles::Avx2 => reserve_for::<micro::Avx2>(m, n, k),
+        micro::Tiles::Portable => reserve_for::<micro::Portable>(m, n, k),
     }
 }
 
@@ -146,10 +146,10 @@ pub fn multiply(product: &Product, c: &mut [f32]) {
         return;
     }
     let c = Output::new(c);
-    if micro::wide() {
-        parallel::<micro::Avx512>(product, c)
-    } else {
-        parallel::<micro::Portable>(product, c)
+    match micro::tiles() {
+        micro::Tiles::Avx512 => parallel::<micro::Avx512>(product, c),
+        micro::Tiles::Avx2 => parallel::<micro::Avx2>(product, c),
+        micro::Tiles::Portable => parallel::<micro::Portable>(product, c),
     }
 }
 
@@ -163,10 +163,10 @@ pub fn multiply_here(product: &Product, c: &mut [f32]) {
         return;
     }
     let c = Output::new(c);
-    if micro::wide() {
-        sequential::<micro::Avx512>(product, c)
-    } else {
-        sequential::<micro::Portable>(product, c)
+    match micro::tiles() {
+        micro::Tiles::Avx512 => sequential::<micro::Avx512>(product, c),
+        micro::Tiles::Avx2 => sequential::<micro::Avx2>(product, c),
+        micro::Tiles::Portable => sequential::<micro::Portable>(product, c),
     }
 }
 
