@@ -66,6 +66,7 @@ pub(super) fn run(args: SearchArgs, global: &GlobalArgs) -> Result<(), CliError>
         stop_words: args.ranking.stop_words()?,
         query: args.ranking.query,
         memory: args.ranking.memory,
+        device: global.device,
         index: args.index,
         queries: args.queries,
         fields: Fields {

@@ -94,6 +94,11 @@ impl Target {
         })
     }
 
+    /// Whether it is this machine's processor.
+    pub fn is_cpu(&self) -> bool {
+        matches!(self.hardware, Hardware::Cpu)
+    }
+
     /// The same with other kernel variants than the environment asks for.
     pub fn with_variants(mut self, chosen: Variants) -> Target {
         if let Hardware::Wgpu(_, variants) | Hardware::Cuda(_, variants) = &mut self.hardware {

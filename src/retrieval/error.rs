@@ -6,10 +6,18 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use crate::atomic::WriteError;
+use crate::device::DeviceError;
+use crate::plan::PlanError;
 
 /// Why a request to the retrieval layer failed.
 #[derive(Debug, Error)]
 pub enum RetrievalError {
+    /// The device that should compute is not there, or fails.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// A search does not fit the device.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
     /// A name that is none of the choices.
     #[error("{setting}: unknown name {found:?}; choose one of {expected}")]
     UnknownName {

@@ -9,6 +9,8 @@
 //!          the documents, where adding up all of them in vectors is cheaper than following ids
 //! ```
 
+use std::ops::Range;
+
 use super::RetrievalError;
 use super::bm25::CodeTable;
 use super::codec::ListDecoder;
@@ -25,6 +27,14 @@ pub(super) struct TileImage {
     postings: Vec<u32>,
     /// `sub_tiles * SUB_TILE` codes for each column.
     columns: Vec<u16>,
+}
+
+/// Where what a term has in a sub-tile lies.
+pub(super) enum Place {
+    /// Among all postings.
+    List(Range<usize>),
+    /// Where the codes of the sub-tile begin among those of all columns.
+    Column(usize),
 }
 
 /// The part of a term's postings that lies in a sub-tile.
@@ -129,15 +139,34 @@ impl TileImage {
         self.sub_tiles
     }
 
-    /// What a term (its place in the set) has in a sub-tile.
+    /// Where a term (its place in the set) lies in a sub-tile.
     #[inline(always)]
-    pub(super) fn part(&self, term: u32, sub_tile: usize) -> Part<'_> {
+    pub(super) fn place(&self, term: u32, sub_tile: usize) -> Place {
         let cut = term as usize * (self.sub_tiles + 1) + sub_tile;
         let (start, end) = (self.cuts[cut], self.cuts[cut + 1]);
         if start & COLUMN == 0 {
-            return Part::List(&self.postings[start as usize..end as usize]);
+            return Place::List(start as usize..end as usize);
         }
-        Part::Column(((start ^ COLUMN) as usize * self.sub_tiles + sub_tile) * SUB_TILE)
+        Place::Column(((start ^ COLUMN) as usize * self.sub_tiles + sub_tile) * SUB_TILE)
+    }
+
+    /// What a term has in a sub-tile.
+    #[inline(always)]
+    pub(super) fn part(&self, term: u32, sub_tile: usize) -> Part<'_> {
+        match self.place(term, sub_tile) {
+            Place::List(list) => Part::List(&self.postings[list]),
+            Place::Column(start) => Part::Column(start),
+        }
+    }
+
+    /// The postings of all lists.
+    pub(super) fn postings(&self) -> &[u32] {
+        &self.postings
+    }
+
+    /// The codes of all columns.
+    pub(super) fn columns(&self) -> &[u16] {
+        &self.columns
     }
 
     /// `N` codes of a column; `start` is what [`Part::Column`] gives plus a multiple of N below [`SUB_TILE`].

@@ -40,6 +40,7 @@ mod image;
 mod index;
 mod limits;
 mod manifest;
+mod on_device;
 mod passages;
 mod pipeline;
 mod porter;

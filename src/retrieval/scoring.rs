@@ -58,6 +58,29 @@ impl Best {
             .collect()
     }
 
+    /// Takes in a document behind all those before it, if its score passes.
+    pub(super) fn take(&mut self, document: u32, score: u32) {
+        if self.len == self.keys.len() {
+            self.select();
+        }
+        if score > self.threshold {
+            self.keys[self.len] = key(document, score);
+            self.len += 1;
+        }
+    }
+
+    /// Raises the threshold to the K-th score, if there are so many.
+    pub(super) fn raise(&mut self) {
+        if self.len >= self.k {
+            self.select();
+        }
+    }
+
+    /// Scores up to this one do not come in.
+    pub(super) fn threshold(&self) -> u32 {
+        self.threshold
+    }
+
     /// Takes in those of consecutive documents whose score passes.
     #[inline(always)]
     fn offer(&mut self, first_document: u32, scores: &[u32; BLOCK]) {
@@ -68,7 +91,7 @@ impl Best {
         let free = &mut self.keys[self.len..self.len + BLOCK];
         let mut taken = 0;
         for (document, &score) in (first_document..).zip(scores) {
-            free[taken] = u64::from(score) << 32 | u64::from(!document);
+            free[taken] = key(document, score);
             taken += usize::from(score > self.threshold);
         }
         self.len += taken;
@@ -81,6 +104,12 @@ impl Best {
         self.threshold = (*kth >> 32) as u32;
         self.len = self.k;
     }
+}
+
+/// A larger key is a better hit.
+#[inline(always)]
+fn key(document: u32, score: u32) -> u64 {
+    u64::from(score) << 32 | u64::from(!document)
 }
 
 /// Keys in the buffer of a query. A buffer that can hold every document is never selected from before the end.

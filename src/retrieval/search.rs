@@ -19,9 +19,11 @@ use super::bm25::{Bm25, CodeTable, WeightedQuery};
 use super::image::TileImage;
 use super::index::{Index, TileRef};
 use super::limits::DEFAULT_MEMORY;
+use super::on_device::DeviceSearch;
 use super::query::{Prepared, Query, StopWords};
 use super::scoring::{Accumulators, Best, buffer_len, score_sub_tile};
 use super::{Progress, RetrievalError};
+use crate::device::choice::DeviceChoice;
 
 /// Queries that a thread takes through a tile together, at most.
 const MAX_CHUNK: usize = 256;
@@ -48,6 +50,8 @@ pub struct SearchSettings {
     pub stop_words: StopWords,
     /// Bytes of memory for the search beside the queries' texts, about.
     pub memory: u64,
+    /// What computes; every device finds the same.
+    pub device: DeviceChoice,
 }
 
 impl SearchSettings {
@@ -60,6 +64,7 @@ impl SearchSettings {
             query: Query::Text,
             stop_words: StopWords::default(),
             memory: DEFAULT_MEMORY,
+            device: DeviceChoice::Cpu,
         }
     }
 }
@@ -88,6 +93,7 @@ pub struct Search<'a> {
     index: &'a Index,
     k: usize,
     memory: u64,
+    device: DeviceChoice,
     codes: CodeTable,
     prepared: Prepared,
 }
@@ -139,6 +145,7 @@ impl<'a> Search<'a> {
             index,
             k: settings.k,
             memory: settings.memory,
+            device: settings.device,
             codes: CodeTable::new(*bm25, index.average_length()),
             prepared: Prepared::new(index, queries, *query, stop_words, bm25)?,
         })
@@ -187,7 +194,8 @@ impl<'a> Search<'a> {
     /// tile) pairs. The result depends on neither the number of threads nor memory, tile size or segments.
     ///
     /// # Errors
-    /// Those of `consume`, and [`RetrievalError::Damaged`] for a tile that is not as it was written.
+    /// Those of `consume`, [`RetrievalError::Damaged`] for a tile that is not as it was written, and
+    /// [`RetrievalError::Device`] for a device that is not there or fails.
     pub fn run<E: From<RetrievalError>>(
         &self,
         progress: Progress,
@@ -201,8 +209,9 @@ impl<'a> Search<'a> {
         // The buffer, and the hits that come of it.
         let per_query = (buffer_len(self.k, documents) + self.k.min(documents)) * size_of::<u64>();
         let per_pass = usize::try_from(self.memory * 3 / 8).unwrap_or(usize::MAX) / per_query;
+        let mut device = DeviceSearch::new(self.device, self.k)?;
         for queries in queries.chunks(per_pass.max(1)) {
-            for hits in self.pass(queries, &report)? {
+            for hits in self.pass(queries, device.as_mut(), &report)? {
                 consume(hits)?;
             }
         }
@@ -213,6 +222,7 @@ impl<'a> Search<'a> {
     fn pass(
         &self,
         queries: &[WeightedQuery],
+        mut device: Option<&mut DeviceSearch>,
         report: &(dyn Fn(usize) + Sync),
     ) -> Result<Vec<Vec<Hit>>, RetrievalError> {
         let documents = self.index.documents() as usize;
@@ -224,6 +234,10 @@ impl<'a> Search<'a> {
         for group in self.tile_groups() {
             let images = group.par_iter().map(|&tile| self.image(tile));
             let images = images.collect::<Result<Vec<TileImage>, RetrievalError>>()?;
+            if let Some(device) = &mut device {
+                device.search(&images, queries, &mut best, report)?;
+                continue;
+            }
             best.par_chunks_mut(chunk).zip(queries.par_chunks(chunk)).for_each_init(
                 Accumulators::new,
                 |accumulators, (best, queries)| {

@@ -22,6 +22,7 @@ use super::select::open_index;
 use super::watched::watched;
 use crate::atomic::{NewFile, WriteError};
 use crate::data::{Contents, Fields, Record, Records, expand};
+use crate::device::choice::DeviceChoice;
 use crate::retrieval::{Analyzer, Bm25, Hit, Index, Search, SearchSettings, StopWords};
 
 /// What `tlm search` is asked for.
@@ -45,6 +46,8 @@ pub struct SearchRequest {
     pub stop_words: Vec<String>,
     /// Bytes of memory for the search, about.
     pub memory: u64,
+    /// What computes.
+    pub device: DeviceChoice,
     /// The last column of the run.
     pub tag: String,
     /// The file to be written.
@@ -88,6 +91,7 @@ pub fn search(request: &SearchRequest, observer: &mut dyn Observer) -> Result<Se
         query: request.query,
         stop_words: StopWords::new(&request.stop_words, index.analyzer()),
         memory: request.memory,
+        device: request.device,
     };
     let searched = Instant::now();
     let position = AtomicU64::new(0);

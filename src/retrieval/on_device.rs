@@ -1,0 +1,259 @@
+//! Search on a GPU: the op [`bm25`](crate::ops::bm25), whose lists are those of the loop on this machine.
+//!
+//! ```text
+//! images of a group of tiles --side by side--> shards of up to 32 sub-tiles: postings and columns go up once
+//! for each chunk of queries:                   spans, weights, thresholds up; scores, selection; the K best of the shard down
+//! ```
+//!
+//! So an index may be larger than the device's memory. The best of a query so far stay on this machine; the K-th of them is
+//! the threshold for its next shard. Buffers grow with the largest shard that was seen.
+
+use super::RetrievalError;
+use super::bm25::WeightedQuery;
+use super::image::{Place, TileImage};
+use super::scoring::{Best, SUB_TILE};
+use crate::device::choice::DeviceChoice;
+use crate::device::open::Target;
+use crate::device::{Device, Program, Sizes};
+use crate::kernel::{DType, Extent, StepParams};
+use crate::ops::bm25::{self, COLUMN, NONE, Shard};
+use crate::plan::{ParamTable, Plan, Recorder, Space};
+
+/// Sub-tiles of a shard: with [`QUERIES`] its scores are 32 MB.
+const SUB_TILES: usize = 32;
+/// Queries that a launch serves.
+const QUERIES: usize = 64;
+/// Terms of the queries of a launch together; a query with more of them has a launch of its own.
+const TERMS: usize = 1 << 14;
+
+const _: () = assert!(SUB_TILE == bm25::SUB_TILE, "images are cut as the op's sums are");
+
+/// A device that scores.
+pub(super) struct DeviceSearch {
+    choice: DeviceChoice,
+    k: usize,
+    loaded: Option<Loaded>,
+}
+
+/// Rows of the plan's tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Capacity {
+    sub_tiles: usize,
+    postings: usize,
+    column_rows: usize,
+    terms: usize,
+    queries: usize,
+}
+
+struct Loaded {
+    device: Box<dyn Device>,
+    plan: Plan,
+    program: Program,
+    capacity: Capacity,
+}
+
+/// Images side by side, as the op's tensors hold them.
+struct Flat<'a> {
+    /// The image of each sub-tile, its number there, and where the image's postings and columns begin.
+    sub_tiles: Vec<(&'a TileImage, usize, [u32; 2])>,
+    postings: Vec<u32>,
+    columns: Vec<u32>,
+}
+
+impl DeviceSearch {
+    /// Searches for `k` documents on the device of a choice; none where that is the processor, which has its own loop.
+    pub(super) fn new(choice: DeviceChoice, k: usize) -> Result<Option<DeviceSearch>, RetrievalError> {
+        let on_processor = choice == DeviceChoice::Cpu || Target::of(choice)?.is_cpu();
+        Ok((!on_processor).then_some(DeviceSearch {
+            choice,
+            k,
+            loaded: None,
+        }))
+    }
+
+    /// Takes the queries through the tiles; documents ascend from call to call.
+    pub(super) fn search(
+        &mut self,
+        images: &[TileImage],
+        queries: &[WeightedQuery],
+        best: &mut [Best],
+        report: &(dyn Fn(usize) + Sync),
+    ) -> Result<(), RetrievalError> {
+        let mut rest = images;
+        while !rest.is_empty() {
+            let mut sub_tiles = 0;
+            let fits = |image: &&TileImage| {
+                sub_tiles += image.sub_tiles();
+                sub_tiles <= SUB_TILES
+            };
+            let len = rest.iter().take_while(fits).count().max(1);
+            let (shard, tail) = rest.split_at(len);
+            rest = tail;
+            let flat = Flat::of(shard);
+            let mut fresh = true;
+            let (mut queries, mut best) = (queries, &mut *best);
+            while !queries.is_empty() {
+                let mut terms = 0;
+                let fits = |query: &&WeightedQuery| {
+                    terms += query.terms.len();
+                    terms <= TERMS
+                };
+                let len = queries.iter().take(QUERIES).take_while(fits).count().max(1);
+                let (chunk, tail) = queries.split_at(len);
+                let (of_chunk, of_tail) = best.split_at_mut(len);
+                (queries, best) = (tail, of_tail);
+                self.launch(&flat, fresh, chunk, of_chunk)?;
+                fresh = false;
+                report(chunk.len() * shard.len());
+            }
+        }
+        Ok(())
+    }
+
+    /// One launch; `fresh`: the shard's postings and columns are not on the device.
+    fn launch(
+        &mut self,
+        flat: &Flat,
+        fresh: bool,
+        queries: &[WeightedQuery],
+        best: &mut [Best],
+    ) -> Result<(), RetrievalError> {
+        let terms = queries.iter().map(|query| query.terms.len()).sum::<usize>();
+        let needed = Capacity {
+            sub_tiles: flat.sub_tiles.len(),
+            postings: flat.postings.len().max(1),
+            column_rows: flat.columns.len().max(1),
+            terms: terms.max(1),
+            queries: queries.len(),
+        };
+        let reopened = self.make_room(needed)?;
+        let Some(loaded) = &mut self.loaded else {
+            unreachable!("room has been made")
+        };
+        if fresh || reopened {
+            loaded.write("postings", &flat.postings)?;
+            loaded.write("columns", &flat.columns)?;
+        }
+        let capacity = loaded.capacity;
+        let mut spans = Vec::with_capacity(2 * terms * capacity.sub_tiles);
+        let (mut weights, mut rows) = (Vec::with_capacity(terms), Vec::with_capacity(4 * queries.len()));
+        for (query, best) in queries.iter().zip(&mut *best) {
+            rows.extend([
+                weights.len() as u32,
+                query.terms.len() as u32,
+                query.shift,
+                best.threshold(),
+            ]);
+            for &(term, weight) in &query.terms {
+                weights.push(weight);
+                spans.extend(
+                    flat.sub_tiles
+                        .iter()
+                        .flat_map(
+                            |&(image, sub_tile, [postings, columns])| match image.place(term, sub_tile) {
+                                Place::List(list) => [postings + list.start as u32, list.len() as u32],
+                                Place::Column(start) => [columns + (start / 2) as u32, COLUMN],
+                            },
+                        ),
+                );
+                spans.resize(2 * weights.len() * capacity.sub_tiles, 0);
+            }
+        }
+        // Queries beyond these have no terms.
+        rows.resize(4 * capacity.queries, 0);
+        loaded.write("spans", &spans)?;
+        loaded.write("weights", &weights)?;
+        loaded.write("queries", &rows)?;
+        let found = loaded.run()?;
+        let width = found.len() / capacity.queries;
+        for (best, found) in best.iter_mut().zip(found.chunks_exact(width)) {
+            for place in found.chunks_exact(2).take_while(|place| place[0] != NONE) {
+                let (image, sub_tile, _) = flat.sub_tiles[place[0] as usize / SUB_TILE];
+                let first = image.first_document() + (sub_tile * SUB_TILE) as u32;
+                best.take(first + place[0] % SUB_TILE as u32, place[1]);
+            }
+            best.raise();
+        }
+        Ok(())
+    }
+
+    /// Opens the device anew if a tensor is too small. Returns whether it did.
+    fn make_room(&mut self, needed: Capacity) -> Result<bool, RetrievalError> {
+        let has = self.loaded.as_ref().map(|loaded| loaded.capacity);
+        let larger = has.map_or(needed, |has| Capacity {
+            sub_tiles: needed.sub_tiles.max(has.sub_tiles),
+            postings: needed.postings.max(has.postings),
+            column_rows: needed.column_rows.max(has.column_rows),
+            terms: needed.terms.max(has.terms),
+            queries: needed.queries.max(has.queries),
+        });
+        if has == Some(larger) {
+            return Ok(false);
+        }
+        self.loaded = None; // frees its memory first
+        self.loaded = Some(Loaded::new(self.choice, larger, self.k)?);
+        Ok(true)
+    }
+}
+
+impl<'a> Flat<'a> {
+    fn of(images: &'a [TileImage]) -> Flat<'a> {
+        let mut flat = Flat {
+            sub_tiles: Vec::new(),
+            postings: Vec::new(),
+            columns: Vec::new(),
+        };
+        for image in images {
+            let starts = [flat.postings.len() as u32, flat.columns.len() as u32];
+            flat.sub_tiles
+                .extend((0..image.sub_tiles()).map(|sub_tile| (image, sub_tile, starts)));
+            flat.postings.extend_from_slice(image.postings());
+            let pairs = image.columns().chunks_exact(2);
+            flat.columns
+                .extend(pairs.map(|pair| u32::from(pair[0]) | u32::from(pair[1]) << 16));
+        }
+        flat
+    }
+}
+
+impl Loaded {
+    fn new(choice: DeviceChoice, capacity: Capacity, k: usize) -> Result<Loaded, RetrievalError> {
+        let target = Target::of(choice)?;
+        let params = ParamTable::new(Vec::new());
+        let mut r = Recorder::new("search", &params).within(target.limits());
+        let documents = capacity.sub_tiles * SUB_TILE;
+        let mut input = |name, rows: usize, width| r.input(name, Extent::fixed(rows as u32), width, DType::U32);
+        let shard = Shard {
+            postings: input("postings", capacity.postings, 1),
+            columns: input("columns", capacity.column_rows, 1),
+            spans: input("spans", capacity.terms * capacity.sub_tiles, 2),
+            weights: input("weights", capacity.terms, 1),
+            queries: input("queries", capacity.queries, 4),
+        };
+        bm25::bm25(&mut r, &shard, documents as u32, k.min(documents) as u32)?;
+        let plan = r.finish();
+        let mut device = target.open(Sizes::of(0, false, &[&plan]))?.device;
+        let program = device.load(&plan)?;
+        device.write(Space::Inputs, 0, StepParams::default().words())?;
+        Ok(Loaded {
+            device,
+            plan,
+            program,
+            capacity,
+        })
+    }
+
+    /// The beginning of an input.
+    fn write(&mut self, name: &str, words: &[u32]) -> Result<(), RetrievalError> {
+        let port = self.plan.input(name).expect("the plan has been recorded with it");
+        Ok(self.device.write(Space::Inputs, port.offset, words)?)
+    }
+
+    fn run(&mut self) -> Result<Vec<u32>, RetrievalError> {
+        self.device.run(self.program)?;
+        let port = self.plan.output("found").expect("the op's output");
+        let mut found = vec![0; port.words];
+        self.device.read(Space::Readback, port.offset, &mut found)?;
+        Ok(found)
+    }
+}
