@@ -15,6 +15,7 @@ mod error;
 mod eval;
 mod finetune;
 mod finish;
+mod heap;
 mod index;
 mod output;
 mod plan;
