@@ -284,7 +284,7 @@ fn a_killed_build_or_addition_leaves_the_old_index_and_the_next_one_clears_up() 
     json(&["index", "build", "--out", &index, &small, "--analyzer", "standard"]);
     let old = json(&["index", "info", &index]);
     let parts = place.parts("index");
-    assert_eq!(parts, ["index.json", "passages-000002", "segment-000002"]);
+    assert_eq!(parts, ["index.json", "passages-000001", "segment-000001"]);
 
     for (command, part) in [
         (&build[..], ".segment-"),

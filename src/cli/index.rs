@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::output::WithMemory;
 use super::search_args::memory;
-use super::{CliError, GlobalArgs, output};
+use super::{CliError, GlobalArgs, heap, output};
 use crate::data::Fields;
 use crate::report::Watch;
 use crate::report::format::{bytes, count, duration};
@@ -128,6 +128,7 @@ impl PlaceArgs {
 }
 
 pub(super) fn run(args: IndexArgs, global: &GlobalArgs) -> Result<(), CliError> {
+    heap::return_large_blocks();
     let mut watch = Watch::default();
     match args.command {
         IndexCommand::Build(args) => {

@@ -17,6 +17,7 @@ mod eval;
 mod finetune;
 mod finish;
 mod flops;
+mod heap;
 mod index;
 mod output;
 mod plan;

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::output::WithMemory;
 use super::search_args::RankingArgs;
-use super::{CliError, GlobalArgs, output};
+use super::{CliError, GlobalArgs, heap, output};
 use crate::data::Fields;
 use crate::report::Watch;
 use crate::report::format::{count, duration, short};
@@ -61,6 +61,7 @@ fn tag(text: &str) -> Result<String, String> {
 }
 
 pub(super) fn run(args: SearchArgs, global: &GlobalArgs) -> Result<(), CliError> {
+    heap::return_large_blocks();
     let request = SearchRequest {
         bm25: args.ranking.bm25()?,
         stop_words: args.ranking.stop_words()?,

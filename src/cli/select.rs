@@ -6,10 +6,10 @@ use clap::{ArgGroup, Args};
 
 use super::index::passage_words;
 use super::search_args::RankingArgs;
-use super::{CliError, GlobalArgs, output};
+use super::{CliError, GlobalArgs, heap, output};
 use crate::report::Watch;
 use crate::report::format::{count, duration};
-use crate::retrieval::Analyzer;
+use crate::retrieval::{Analyzer, EngineSettings};
 use crate::tlm::config::{PassageWords, SelectMethod};
 use crate::tlm::select::{Corpus, SelectRequest, select};
 
@@ -17,6 +17,7 @@ const EXAMPLES: &str = "\
 Examples:
   tlm select --corpus 'corpus/*.jsonl.zst' --queries train.jsonl --top-k 50 --out selected.jsonl
   tlm select --index corpus.index --queries train.jsonl --top-k 50 --out selected.jsonl
+  tlm select --engine http://localhost:9200/corpus --queries train.jsonl --top-k 50 --out s.jsonl
   tlm select --corpus c.jsonl --queries train.jsonl --top-k 50 --method random --out random.jsonl
 
 Each line of the result is {\"id\", \"source\", \"text\", \"rank\", \"score\"}: every passage once, with its
@@ -25,7 +26,7 @@ smallest 0-based rank over all queries, in the order of first hits. A run uses i
 
 /// Select external data: the best passages of a corpus for each text of a task.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES, group(ArgGroup::new("from").required(true).args(["index", "corpus"])))]
+#[command(after_help = EXAMPLES, group(ArgGroup::new("from").required(true).args(["index", "corpus", "engine"])))]
 pub(super) struct SelectArgs {
     /// An index made by `tlm index build`, instead of a corpus.
     #[arg(long, value_name = "INDEX")]
@@ -33,6 +34,16 @@ pub(super) struct SelectArgs {
     /// Files or patterns of passages or documents. Repeatable.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     corpus: Vec<String>,
+    /// An index of OpenSearch or Elasticsearch, which ranks by its own settings: http://HOST:PORT/INDEX or https://...
+    /// Credentials: TLM_ENGINE_USER and TLM_ENGINE_PASSWORD, or TLM_ENGINE_API_KEY.
+    #[arg(long, value_name = "URL", conflicts_with_all = [
+        "passage_words", "analyzer", "variant", "k1", "b", "length", "stop_words", "memory",
+    ])]
+    engine: Option<String>,
+    /// Terms of a query that the engine takes; longer ones search with their best terms by tf x idf, and are counted.
+    #[arg(long, value_name = "N", default_value_t = 1024, requires = "engine",
+        value_parser = clap::value_parser!(u32).range(1..))]
+    engine_terms: u32,
     /// Words per passage of whole sentences that longer texts of the corpus are cut into: a number, auto (96, which
     /// fills the default length of 128 tokens) or as_given.
     #[arg(long, default_value = "auto", value_name = "N", value_parser = passage_words, conflicts_with = "index")]
@@ -74,12 +85,22 @@ fn selecting_method(name: &str) -> Result<SelectMethod, String> {
 }
 
 pub(super) fn run(args: SelectArgs, global: &GlobalArgs) -> Result<(), CliError> {
+    heap::return_large_blocks();
     let request = SelectRequest {
         bm25: args.ranking.bm25()?,
         stop_words: args.ranking.stop_words()?,
         query: args.ranking.query,
         memory: args.ranking.memory,
-        corpus: args.index.map_or(Corpus::Files(args.corpus), Corpus::Index),
+        device: global.device,
+        corpus: match (args.engine, args.index) {
+            (Some(url), _) => Corpus::Engine(EngineSettings {
+                text_field: args.corpus_text_column.clone(),
+                most_terms: args.engine_terms as usize,
+                ..EngineSettings::new(&url)
+            }),
+            (None, Some(index)) => Corpus::Index(index),
+            (None, None) => Corpus::Files(args.corpus),
+        },
         passage_words: args.passage_words,
         corpus_text_column: args.corpus_text_column,
         queries: args.queries,

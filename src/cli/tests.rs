@@ -56,6 +56,7 @@ fn the_documented_command_lines_are_accepted() {
         "tlm index info i",
         "tlm index verify --index i",
         "tlm search --index i --queries q.jsonl --top-k 5 --out r.trec --query rake --stop-words nltk --variant bm25+",
+        "tlm select --engine http://h:9200/i --engine-terms 4096 --queries t.jsonl --top-k 5 --out s.jsonl",
         "tlm eval --model d --data f",
         "tlm predict --model d",
         "tlm predict --model d -",
@@ -92,6 +93,10 @@ fn bad_usage_ends_with_code_two_and_says_what_would_be_right() {
     says(
         "tlm select --index i --queries q --top-k 5 --out o --method none",
         "bm25 or random",
+    );
+    says(
+        "tlm select --engine http://h/i --k1 2 --queries q --top-k 5 --out o",
+        "--k1",
     );
     says("tlm index build --out i a.jsonl --memory 1M", "at least 64M");
     says("tlm index info", "INDEX");

@@ -100,6 +100,14 @@ pub enum RetrievalError {
     /// A request that does not fit the index.
     #[error("{0}")]
     Mismatch(String),
+    /// A search engine that refuses, fails or cannot be reached.
+    #[error("{url}: {reason}")]
+    Engine {
+        /// The engine.
+        url: String,
+        /// Its words, and what to do.
+        reason: String,
+    },
     /// Writing.
     #[error(transparent)]
     Write(#[from] WriteError),

@@ -218,7 +218,7 @@ fn number_used(queries: &mut [WeightedQuery], terms: usize) -> (Vec<Option<u32>>
 }
 
 /// The best key phrases of a text, as one text.
-fn rake_query(text: &str) -> String {
+pub(super) fn rake_query(text: &str) -> String {
     let phrases = rake_phrases(text).into_iter().take(RAKE_PHRASES);
     phrases.map(|phrase| phrase.text).collect::<Vec<_>>().join(" ")
 }

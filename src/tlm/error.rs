@@ -80,6 +80,9 @@ impl TlmError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             TlmError::Data(DataError::Write(_)) | TlmError::Hub(HubError::Write(_)) => ErrorKind::Failed,
+            TlmError::Retrieval(
+                RetrievalError::Write(_) | RetrievalError::Busy { .. } | RetrievalError::Engine { .. },
+            ) => ErrorKind::Failed,
             TlmError::Config(_) | TlmError::Data(_) | TlmError::Retrieval(_) | TlmError::Refused(_) => {
                 ErrorKind::BadInput
             }

@@ -10,6 +10,7 @@
 //! {"id": "wiki/123#4", "source": "wiki", "text": "...", "rank": 0, "score": 17.25}
 //! ```
 
+mod engine;
 mod search;
 
 use std::fs::File;
@@ -25,7 +26,9 @@ use super::observer::Observer;
 use super::outcome::{SelectReport, SelectedPassage, SourceCount};
 use crate::atomic;
 use crate::data::{Contents, DataError, Fields, Records, expand};
-use crate::retrieval::{Analyzer, Bm25, Index, SearchSettings, StopWords};
+use crate::device::choice::DeviceChoice;
+use crate::retrieval::{Analyzer, Bm25, EngineSettings, Index, SearchSettings, StopWords};
+use engine::select_by_engine;
 use search::{Selection, Source};
 
 /// Selected passages shown in a report.
@@ -41,12 +44,14 @@ pub struct External {
 }
 
 /// Where `tlm select` selects from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Corpus {
     /// An index directory.
     Index(PathBuf),
     /// Files or patterns of passages or documents.
     Files(Vec<String>),
+    /// An index of OpenSearch or Elasticsearch, which analyses and ranks by its own settings.
+    Engine(EngineSettings),
 }
 
 /// What `tlm select` is asked for.
@@ -78,6 +83,8 @@ pub struct SelectRequest {
     pub stop_words: Vec<String>,
     /// Bytes of memory for the search, about.
     pub memory: u64,
+    /// What computes.
+    pub device: DeviceChoice,
     /// The file to be written.
     pub out: PathBuf,
 }
@@ -148,6 +155,17 @@ pub fn select(request: &SelectRequest, observer: &mut dyn Observer) -> Result<Se
         SelectMethod::None => return Err(TlmError::Refused("--method none selects nothing".to_owned())),
     };
     let source = match &request.corpus {
+        Corpus::Engine(settings) => {
+            if request.method == SelectMethod::Random {
+                let advice = "an engine gives no random passages: select them from an index or from files";
+                return Err(TlmError::Refused(advice.to_owned()));
+            }
+            let queries = read_queries(&request.queries, &request.text_column, observer)?;
+            let mut external = select_by_engine(settings, &queries, request.top_k, request.query, observer)?;
+            external.describe(method, started);
+            write_selected(&request.out, &external.passages)?;
+            return Ok(external.report);
+        }
         Corpus::Index(index) => Source::Index(Box::new(open_index(index, request.analyzer)?)),
         Corpus::Files(inputs) => {
             let words = request.passage_words.words(Config::default().external_length());
@@ -168,6 +186,7 @@ pub fn select(request: &SelectRequest, observer: &mut dyn Observer) -> Result<Se
             query: request.query,
             stop_words: StopWords::new(&request.stop_words, analyzer),
             memory: request.memory,
+            device: request.device,
             ..SearchSettings::new(request.top_k as usize)
         },
         rank_cut: request.top_k,
