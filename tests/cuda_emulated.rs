@@ -9,6 +9,7 @@
 #![cfg(target_os = "linux")]
 
 mod harness;
+mod lists;
 mod packed;
 mod training;
 
@@ -186,10 +187,24 @@ fn a_turing_gpu_trains_in_f16_with_the_variants_that_fit_it() {
     assert!(findings.is_empty(), "{findings:#?}");
 }
 
+#[test]
+fn a_search_finds_the_lists_of_the_processor() {
+    if emulated().is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    lists::same_on("cuda", directory.path(), || tlm(directory.path()));
+}
+
 /// The program with the interpreter as its driver, which it finds in a directory by the driver's name.
 fn tlm(directory: &Path) -> Command {
-    let library = std::env::current_exe().unwrap().with_file_name(FILE_NAME);
-    std::os::unix::fs::symlink(library, directory.join("libcuda.so.1")).unwrap();
+    let (library, link) = (
+        std::env::current_exe().unwrap().with_file_name(FILE_NAME),
+        directory.join("libcuda.so.1"),
+    );
+    if !link.exists() {
+        std::os::unix::fs::symlink(library, link).unwrap();
+    }
     let mut tlm = Command::new(env!("CARGO_BIN_EXE_tlm"));
     tlm.current_dir(env!("CARGO_MANIFEST_DIR")) // where .venv is
         .env("LD_LIBRARY_PATH", directory)
@@ -202,11 +217,7 @@ fn tlm(directory: &Path) -> Command {
 /// A few texts of the quickstart, few steps, every stage.
 fn smallest_form(directory: &Path) -> PathBuf {
     for (name, lines) in [("train", 1000), ("dev", 24), ("test", 24), ("corpus", 200)] {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/quickstart");
-        let file = std::fs::File::open(format!("{path}/{name}.jsonl.zst")).unwrap();
-        let text = std::io::read_to_string(zstd::Decoder::new(file).unwrap()).unwrap();
-        let first: Vec<&str> = text.lines().take(lines).collect();
-        std::fs::write(directory.join(format!("{name}.jsonl")), first.join("\n")).unwrap();
+        std::fs::write(directory.join(format!("{name}.jsonl")), lists::quickstart(name, lines)).unwrap();
     }
     let config = "[task]\ntrain = \"train.jsonl\"\ndev = \"dev.jsonl\"\ntest = \"test.jsonl\"\n\
         [corpus]\ninputs = \"corpus.jsonl\"\n[tokenizer]\nvocab_size = 600\n\

@@ -6,6 +6,7 @@
 //! mean that no kernel depends on what lies outside its tensors.
 
 mod harness;
+mod lists;
 #[path = "wgpu/device.rs"]
 mod on_device;
 mod packed;
@@ -136,6 +137,16 @@ fn every_op_agrees_at_another_width_of_the_software_driver() {
         text.contains(&format!("{OTHER_BITS} bits")),
         "the driver ignored the width {OTHER_BITS}:\n{text}"
     );
+}
+
+#[test]
+fn a_search_finds_the_lists_of_the_processor() {
+    let Some(choice) = choice() else { return };
+    let device = format!("wgpu:{}", Adapter::open(choice, false).unwrap().info().index);
+    let directory = tempfile::tempdir().unwrap();
+    lists::same_on(&device, directory.path(), || {
+        std::process::Command::new(env!("CARGO_BIN_EXE_tlm"))
+    });
 }
 
 #[test]
