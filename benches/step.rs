@@ -3,21 +3,19 @@
 //! `cargo bench --bench step [-- PRESET ...]`, presets `tiny-8192`, `mini-30522`, ... A step writes a packed batch of 32
 //! sequences (82 to 128 tokens, mean 105, 15 % masked), runs the plan `external` with dropout 0.1, the gradient norm and AdamW,
 //! and reads loss and norm. Interleaved with it, the *floor*: the same products and nothing else, once through crate
-//! `gemm` and once through the crate's own `multiply`. Medians.
+//! `gemm` and once through the crate's own `multiply`. Medians. Which kernel takes how long, `tlm profile` and `tlm bench` say.
 
 mod preset;
 mod product;
 
-use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use preset::{PRESETS, Packed, Training};
 use product::{Shape, fill, span};
 use rayon::prelude::*;
 use tlm::device::cpu::{CpuDevice, instruction_set};
-use tlm::device::null::NullDevice;
 use tlm::device::{Device, Program};
-use tlm::kernel::{Cost, Sizes as LiveSizes, StepParams};
+use tlm::kernel::StepParams;
 use tlm::ops::gemm::cpu::{multiply, multiply_here};
 use tlm::plan::{Limits, Plan};
 
@@ -229,52 +227,7 @@ fn preset(preset: (&str, usize, usize, usize), vocabulary: usize) {
         sizes.bytes() as f64 / 1e6,
         memory as f64 / 1e6
     );
-    let mut null = NullDevice::new(sizes);
-    let null_programs = [external, update].map(|plan| null.load(plan).expect("the plan fits"));
-    let start = Instant::now();
-    for number in 0..1000 {
-        train(&mut null, &training, null_programs, number);
-    }
-    println!(
-        "  host                {:9.3} us per step on null",
-        1e3 * start.elapsed().as_secs_f64()
-    );
     println!("  loss of a masked token {:.4}, then {:.4}", losses[0], losses[1]);
-    kernels(&mut device, [(external, programs[0]), (update, programs[1])], &step);
-}
-
-/// Time, share and rates of each kernel.
-fn kernels(device: &mut CpuDevice, plans: [(&Plan, Program); 2], step: &StepParams) {
-    const ROUNDS: u32 = 5;
-    let mut table: BTreeMap<&str, (Duration, u32, Cost)> = BTreeMap::new();
-    for (plan, program) in plans {
-        let mut times = vec![Duration::ZERO; plan.launches.len()];
-        for _ in 0..ROUNDS {
-            device.run_timed(program, &mut times).expect("the plan is loaded");
-        }
-        for (launch, time) in plan.launches.iter().zip(&times) {
-            let cost = (launch.kernel.cost)(&LiveSizes::new(&launch.dims, Some(step)));
-            let entry = table.entry(launch.kernel.name).or_default();
-            *entry = (entry.0 + *time / ROUNDS, entry.1 + 1, entry.2 + cost);
-        }
-    }
-    let total: Duration = table.values().map(|entry| entry.0).sum();
-    let mut lines: Vec<_> = table.into_iter().collect();
-    lines.sort_by_key(|(_, (time, ..))| std::cmp::Reverse(*time));
-    println!(
-        "  {:<30} {:>8} {:>9} {:>7} {:>9} {:>8}",
-        "kernel", "launches", "ms", "share", "GFLOP/s", "GB/s"
-    );
-    for (name, (time, launches, cost)) in lines {
-        let seconds = time.as_secs_f64();
-        println!(
-            "  {name:<30} {launches:>8} {:>9.3} {:>6.1}% {:>9.1} {:>8.1}",
-            1e3 * seconds,
-            100.0 * seconds / total.as_secs_f64(),
-            cost.flops as f64 / seconds / 1e9,
-            (cost.read + cost.written) as f64 / seconds / 1e9
-        );
-    }
 }
 
 fn main() {

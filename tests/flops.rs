@@ -1,5 +1,6 @@
 //! The cost functions of the kernels against a count of what their references do, and the plans against closed formulas.
 
+#[allow(dead_code, reason = "nothing is written to a device here")]
 mod packed;
 #[allow(dead_code, reason = "the harness' own runs are not needed here")]
 #[path = "harness/plan.rs"]

@@ -266,7 +266,10 @@ fn bad_requests_end_with_code_two_and_say_what_would_be_right() {
             vec!["profile", config, "--stage", "2", "--set", "stage2.steps=0"],
             "stage2.steps = 0",
         ),
-        (vec!["flops", config, "--set", "stage1.stps=1"], "stage1.steps"),
+        (
+            vec!["flops", config, "--set", "stage1.stps=1"],
+            "did you mean \"steps\"",
+        ),
     ] {
         let output = tlm(&arguments);
         let message = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -134,7 +134,7 @@ impl Sums {
             name,
             share: self.line.seconds / all.max(f64::MIN_POSITIVE),
             of_ceiling: (measured && self.line.seconds > 0.0).then(|| self.floor / self.line.seconds),
-            arithmetic: measured.then(|| 2.0 * self.arithmetic > self.floor),
+            arithmetic: measured.then_some(2.0 * self.arithmetic > self.floor),
             ..self.line
         }
     }

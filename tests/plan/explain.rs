@@ -11,7 +11,7 @@ fn a_plan_explains_every_launch_with_sizes_work_and_places() {
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), 1 + plan.launches.len());
     let products = 3 + 3 + 3; // forward, weights, inputs: 6 rows at capacity, 4 x 4
-    let bias = 3 * (6 * 4 + 4); // partial and finish
+    let bias = 3 * (6 * 4 + 6 * 4 + 4); // added; partial and finish of its gradient
     assert_eq!(plan.cost(None).flops, products * 2 * 6 * 4 * 4 + bias);
     assert!(
         lines[0].starts_with("plan twice: 15 launches, 0.000 GFLOP at capacity, arena "),

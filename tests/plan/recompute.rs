@@ -83,8 +83,8 @@ fn a_plan_shows_what_is_recomputed() {
     );
     assert_eq!(lines.iter().filter(|line| line.contains("/recomputed ")).count(), 2);
     assert!(!chain(&params, false).explain().contains("recomputed"));
-    // LayerNorm 8 an element, the product 2 x 4.
-    assert_eq!(plan.recomputed_cost(None).flops, 6 * 4 * (8 + 2 * 4));
+    // LayerNorm 8 an element and 5 a row, dropout 1; the product 2 x 4, its bias 1.
+    assert_eq!(plan.recomputed_cost(None).flops, 6 * 4 * (8 + 1 + 2 * 4 + 1) + 6 * 5);
 }
 
 #[test]
