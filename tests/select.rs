@@ -8,6 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
+use tlm::device::choice::DeviceChoice;
 use tlm::retrieval::{Analyzer, Bm25};
 use tlm::tlm::config::{Config, PassageWords, Query, SelectMethod};
 use tlm::tlm::observer::{Observer, Silent, Unit};
@@ -112,6 +113,7 @@ impl Place {
             bm25: Bm25::default(),
             stop_words: Vec::new(),
             memory: 64 << 20,
+            device: DeviceChoice::Cpu,
             out: self.path(out),
         }
     }

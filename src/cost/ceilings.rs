@@ -22,10 +22,37 @@ use crate::kernel::{Cost, Extent, Kernel, Precision};
 use crate::ops::{copy, fill, gemm, grad_norm, probe};
 use crate::plan::{Limits, ParamTable, Plan, PlanError, Recorder, Space};
 
-/// Words that the bandwidths are measured over, where a tensor can be so large.
-const WORDS: usize = 1 << 24;
-/// Elements and rounds of the multiply-adds.
-const FMA: (u32, u32) = (1 << 20, 2048);
+/// What the rates are measured over.
+#[derive(Clone, Copy)]
+struct Trial {
+    /// Words that the bandwidths are measured over, where a tensor can be so large.
+    words: usize,
+    /// Elements and rounds of the multiply-adds.
+    fma: (u32, u32),
+    /// Rows and columns of the product, and those of one on matrix units.
+    product: [u32; 2],
+}
+
+/// From small to large: the largest counts that a device reaches, each one only where the one before it was quick.
+const TRIALS: [Trial; 3] = [
+    Trial {
+        words: 1 << 16,
+        fma: (1 << 12, 256),
+        product: [128, 128],
+    },
+    Trial {
+        words: 1 << 20,
+        fma: (1 << 16, 1024),
+        product: [512, 1024],
+    },
+    Trial {
+        words: 1 << 24,
+        fma: (1 << 20, 2048),
+        product: [1024, 4096],
+    },
+];
+/// Seconds of a quick trial: the next one is at most 64 times as much work. A software driver and an interpreter stop here.
+const QUICK: f64 = 0.05;
 /// Replays of which the shortest gives the launch time.
 const REPLAYS: usize = 25;
 /// Launches of the longer plan that the launch time is measured with.
@@ -62,23 +89,32 @@ impl Ceilings {
                 what: "runs nothing, so that nothing can be measured on it".to_owned(),
             });
         }
-        let target = Target::of(choice)?;
-        let (limits, precision) = (target.limits(), target.precision(precision)?);
         let params = ParamTable::new(Vec::new());
         let refused = |error: PlanError| DeviceError::Backend {
             backend: "ceilings",
             what: error.to_string(),
         };
-        let (rates, probes) = rates(&params, limits, precision).map_err(refused)?;
+        let mut trials = TRIALS.into_iter().peekable();
+        let (mut device, rates, probes, precision, program, seconds) = loop {
+            let trial = trials.next().expect("the last trial ends the loop");
+            let target = Target::of(choice)?;
+            let (limits, precision) = (target.limits(), target.precision(precision)?);
+            let (rates, probes) = rates(&params, trial, limits, precision).map_err(refused)?;
+            let longest = smallest(&params, LAUNCHES).map_err(refused)?;
+            let sizes = Sizes::of(params.words(), false, &[&rates, &longest]);
+            let mut device = target.open(sizes)?.device;
+            let program = device.load(&rates)?;
+            let seconds = best(device.as_mut(), program, rates.launches.len(), 1)?;
+            if trials.peek().is_none() || seconds.iter().sum::<f64>() > QUICK {
+                break (device, rates, probes, precision, program, seconds);
+            }
+        };
+        let again = best(device.as_mut(), program, rates.launches.len(), rounds)?;
+        let seconds: Vec<f64> = seconds.iter().zip(again).map(|(a, b)| a.min(b)).collect();
         let (one, many) = (
-            smallest(&params, 1).map_err(refused)?,
-            smallest(&params, LAUNCHES).map_err(refused)?,
+            device.load(&smallest(&params, 1).map_err(refused)?)?,
+            device.load(&smallest(&params, LAUNCHES).map_err(refused)?)?,
         );
-        let sizes = Sizes::of(params.words(), false, &[&rates, &one, &many]);
-        let mut device = target.open(sizes)?.device;
-        let program = device.load(&rates)?;
-        let (one, many) = (device.load(&one)?, device.load(&many)?);
-        let seconds = best(device.as_mut(), program, rates.launches.len(), rounds)?;
         let rate = |probe: usize, of: fn(&Cost) -> u64| of(&rates.launches[probe].cost(None)) as f64 / seconds[probe];
         let bytes = |cost: &Cost| cost.read + cost.written;
         let flops = |cost: &Cost| cost.flops;
@@ -136,19 +172,19 @@ struct Probes {
 }
 
 /// A launch for each rate, and those that write what it reads.
-fn rates(params: &ParamTable, limits: Limits, precision: Precision) -> Result<(Plan, Probes), PlanError> {
+fn rates(params: &ParamTable, trial: Trial, limits: Limits, precision: Precision) -> Result<(Plan, Probes), PlanError> {
     let mut r = Recorder::new("ceilings", params).within(limits).storing(precision);
-    let words = WORDS.min(limits.tensor) as u32;
+    let words = trial.words.min(limits.tensor) as u32;
     let large = r.exact("large", Extent::fixed(1), words);
     fill::zero(&mut r, large)?;
     copy::copy(&mut r, large)?;
     let norm = r.exact("norm", Extent::fixed(1), 1);
     grad_norm::record(&mut r, &[large], norm)?;
-    let (elements, rounds) = FMA;
+    let (elements, rounds) = trial.fma;
     let chains = r.exact("chains", Extent::fixed(1), elements);
     fill::zero(&mut r, chains)?;
     probe::record(&mut r, chains, rounds)?;
-    let n = if precision.has_shadow() { 4096 } else { 1024 };
+    let n = trial.product[usize::from(precision.has_shadow())];
     let [x, w, y] = ["x", "w", "y"].map(|name| r.value(name, Extent::fixed(n), n));
     let bias = r.exact("bias", Extent::fixed(1), n);
     for operand in [x, w, bias] {

@@ -11,14 +11,23 @@ pub fn quickstart(name: &str, lines: usize) -> String {
     text.lines().take(lines).flat_map(|line| [line, "\n"]).collect()
 }
 
+/// Texts of a file of the quickstart without their ids, which may have white space in them.
+fn texts(name: &str, lines: usize) -> String {
+    let text = |line: &str| {
+        let record: serde_json::Value = serde_json::from_str(line).unwrap();
+        serde_json::json!({"text": record["text"]}).to_string() + "\n"
+    };
+    quickstart(name, lines).lines().map(text).collect()
+}
+
 /// Searches an index of two segments for a few of the quickstart's texts on `device`; `tlm` makes a command.
 pub fn same_on(device: &str, directory: &Path, tlm: impl Fn() -> Command) {
     let at = |name: &str| directory.join(name).to_str().unwrap().to_owned();
     let (index, corpus, more) = (at("index"), at("corpus.jsonl"), at("more.jsonl"));
     let (queries, out) = (at("queries.jsonl"), at("run.trec"));
-    std::fs::write(&corpus, quickstart("corpus", 9000)).unwrap();
-    std::fs::write(&more, quickstart("corpus", 300)).unwrap();
-    std::fs::write(&queries, quickstart("dev", 70) + "{\"text\": \"\"}\n").unwrap();
+    std::fs::write(&corpus, texts("corpus", 9000)).unwrap();
+    std::fs::write(&more, texts("corpus", 300)).unwrap();
+    std::fs::write(&queries, texts("dev", 70) + "{\"text\": \"\"}\n").unwrap();
     let run = |args: &[&str]| {
         let output = tlm().args(args).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);

@@ -37,9 +37,9 @@ pub(super) fn score(call: &Call) {
         let sub_tiles = documents / SUB_TILE;
         for (sub_tile, sums) in scores.chunks_exact_mut(SUB_TILE).enumerate() {
             sums.fill(0);
-            for term in query.first..query.first + query.terms {
+            for (term, &weight) in weights.iter().enumerate().skip(query.first).take(query.terms) {
                 let at = 2 * (term * sub_tiles + sub_tile);
-                let (start, count, weight) = (spans[at] as usize, spans[at + 1], weights[term]);
+                let (start, count) = (spans[at] as usize, spans[at + 1]);
                 let part = |code: u32| (weight * code + half) >> query.shift;
                 if count == COLUMN {
                     for (pair, &codes) in sums.chunks_exact_mut(2).zip(&columns[start..start + SUB_TILE / 2]) {

@@ -311,7 +311,7 @@ mod tests {
     fn the_line_of_a_step_has_every_figure_and_leaves_out_what_was_not_measured() {
         let row = MetricsRow {
             mlm_loss: Some(6.9154),
-            task_loss: Some(0.6931),
+            task_loss: Some(0.6234),
             learning_rate: Some(1e-3),
             gradient_norm: Some(1.234),
             tokens_per_second: Some(15_560.4),
@@ -324,7 +324,7 @@ mod tests {
         };
         assert_eq!(
             describe(&row),
-            "mlm 6.915, task 0.693, norm 1.23, lr 1.00e-3, 15560 tokens/s, 75.4 GFLOP/s, MFU 33 %, speed of light 41 %, \
+            "mlm 6.915, task 0.623, norm 1.23, lr 1.00e-3, 15560 tokens/s, 75.4 GFLOP/s, MFU 33 %, speed of light 41 %, \
              padding 82 %, packing 79 %"
         );
         let bare = describe(&MetricsRow::default());
