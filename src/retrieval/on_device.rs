@@ -1,4 +1,4 @@
-//! Search on a GPU: the op [`bm25`](crate::ops::bm25), whose lists are those of the loop on this machine.
+//! Search on a GPU: the op [`bm25`], whose lists are those of the loop on this machine.
 //!
 //! ```text
 //! images of a group of tiles --side by side--> shards of up to 32 sub-tiles: postings and columns go up once

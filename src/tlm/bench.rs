@@ -32,7 +32,7 @@ const SEQUENCES: usize = 32;
 const LENGTH: usize = 128;
 const CLASSES: usize = 13;
 const MASK_RATE: f64 = 0.15;
-/// [PAD], [UNK], [CLS], [SEP], [MASK] as a trained vocabulary has them.
+/// `[PAD]`, `[UNK]`, `[CLS]`, `[SEP]`, `[MASK]` as a trained vocabulary has them.
 const SPECIAL: SpecialIds = SpecialIds {
     pad: 0,
     unk: 1,
