@@ -303,7 +303,9 @@ fn a_killed_build_or_addition_leaves_the_old_index_and_the_next_one_clears_up() 
     let left = place.parts("index");
     assert_eq!(left.len(), 5, "{left:?}");
     let built = json(&build);
-    assert_eq!((&built["documents"], place.parts("index").len()), (&60_000.into(), 3));
+    assert_eq!(built["documents"], 60_000);
+    let stay = place.parts("index").into_iter().filter(|part| left.contains(part));
+    assert_eq!(stay.collect::<Vec<_>>(), ["index.json"]);
 }
 
 #[test]
@@ -355,6 +357,8 @@ fn a_build_and_a_search_keep_to_their_memory() {
         "1000",
         "--out",
         &out,
+        "--device",
+        "cpu", // the drivers of GPUs take memory of their own
     ];
     let small = json(&[&select[..], &["--memory", "128M"]].concat());
     let run = std::fs::read(&out).unwrap();
