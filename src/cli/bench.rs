@@ -64,14 +64,14 @@ fn presets() -> impl TypedValueParser<Value = Preset> {
 }
 
 #[derive(Serialize)]
-struct Result {
+struct Measured {
     #[serde(flatten)]
     bench: Bench,
     file: Option<PathBuf>,
     against: Option<Comparison>,
 }
 
-pub(super) fn run(args: BenchArgs, global: &GlobalArgs) -> std::result::Result<(), CliError> {
+pub(super) fn run(args: BenchArgs, global: &GlobalArgs) -> Result<(), CliError> {
     let before = args
         .against
         .as_deref()
@@ -117,5 +117,5 @@ pub(super) fn run(args: BenchArgs, global: &GlobalArgs) -> std::result::Result<(
     if let Some(file) = &file {
         text += &format!("\n{}\n", file.display());
     }
-    output::result(global.json, &Result { bench, file, against }, &text)
+    output::result(global.json, &Measured { bench, file, against }, &text)
 }
