@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 
 use sources::{Program, REPORTED, architectures, compile, functions, launches, nvrtc, precisions, programs, reported};
 use tlm::device::cuda::Compiled;
-use tlm::kernel::{Dims, File, Precision, Source};
+use tlm::kernel::{Dims, File, Precision, Product, Source};
 
 #[test]
 fn every_signature_is_its_kernel_table() {
@@ -33,6 +33,43 @@ fn every_signature_is_its_kernel_table() {
         }
     }
     assert!(checked > 0);
+}
+
+/// As `kernel::Product` says.
+#[test]
+fn the_passes_around_products_take_what_is_said_of_them() {
+    let pointers: [(&str, &[(&str, &str)]); 4] = [
+        (Product::ROUND_BIAS, &[("const float*", "bias"), ("Stored*", "rounded")]),
+        (Product::CLEAR, &[("Stored*", "x")]),
+        (Product::GELU, &[("const Stored*", "z"), ("Stored*", "a")]),
+        (Product::GELU_DERIVATIVE, &[("const Stored*", "z"), ("Stored*", "dz")]),
+    ];
+    let of_rows = [
+        ("const StepParams*", "step_params"),
+        ("word", "rows"),
+        ("word", "rows_count"),
+        ("word", "rows_start"),
+        ("word", "width"),
+    ];
+    let passes = sources::passes();
+    assert_eq!(passes.len(), 1);
+    assert_eq!(passes[0].entries, pointers.map(|(entry, _)| entry));
+    for (entry, pointers) in pointers {
+        let words = if entry == Product::ROUND_BIAS {
+            &of_rows[4..]
+        } else {
+            &of_rows[..]
+        };
+        let expected = pointers
+            .iter()
+            .chain(words)
+            .map(|&(kind, name)| (kind.to_owned(), name.to_owned()));
+        assert_eq!(
+            signatures::declared(passes[0], entry),
+            Some(expected.collect()),
+            "{entry}"
+        );
+    }
 }
 
 #[test]

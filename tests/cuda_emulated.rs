@@ -19,12 +19,12 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard};
 
 use cuda_emulator::control::{Control, FILE_NAME};
-use harness::{Backend, walk};
+use harness::{Backend, walk, walk_ops};
 use tlm::bert::parameters;
 use tlm::device::cuda::{CudaDevice, Gpu, Nvrtc};
 use tlm::device::null::NullDevice;
 use tlm::device::{Device, Sizes, Variants};
-use tlm::kernel::{Precision, Variant};
+use tlm::kernel::{Kernel, Precision, VENDOR, Variant};
 use tlm::ops::REGISTRY;
 use tlm::plan::Limits;
 use training::{STEPS, Training, beside_the_cpu, start, tiny};
@@ -105,6 +105,8 @@ fn walk_in(precision: Precision) {
         name: "cuda, emulated",
         precision,
         variants: &|kernel| kernel.cuda.map_or(0, |source| source.storing(precision).variants.len()),
+        writes_beyond: false,
+        roundings: 0.0,
         configurations: &[
             &|sizes, variant| emulated.open(sizes, variant, 0, true),
             &|sizes, variant| emulated.open(sizes, variant, 7, false),
@@ -185,6 +187,98 @@ fn a_turing_gpu_trains_in_f16_with_the_variants_that_fit_it() {
     assert!(refused.contains("bf16") && refused.contains("f32 and f16"), "{refused}");
     let findings = emulated.control.findings();
     assert!(findings.is_empty(), "{findings:#?}");
+}
+
+/// Products pinned to the vendor's library, here its model, and everything else in its first variant.
+fn by_the_vendor(precision: Precision) -> Variants {
+    let kernels = REGISTRY.iter().flat_map(|op| op.kernels);
+    let pin = |kernel: &&Kernel| {
+        let source = kernel.cuda.as_ref()?.storing(precision);
+        let variant = source.product.map_or(source.variants[0].name, |_| VENDOR);
+        Some((kernel.name.to_owned(), variant.to_owned()))
+    };
+    Variants::Measured {
+        file: None,
+        pins: kernels.filter_map(pin).collect(),
+    }
+}
+
+/// The library that is the driver is also the model of the vendor's.
+fn with_model() -> Gpu {
+    let model = std::env::current_exe().unwrap().with_file_name(FILE_NAME);
+    Gpu::open(0, Some(cache())).unwrap().with_cublaslt(model)
+}
+
+#[test]
+fn products_of_the_vendors_library_agree_with_their_f64_references() {
+    let Some(emulated) = emulated() else { return };
+    let emulated = emulated.as_ref().expect("opened above");
+    let gpu = with_model();
+    for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
+        let open = |sizes, seed, graphs| -> Box<dyn Device> {
+            emulated.control.set_seed(seed);
+            Box::new(CudaDevice::new(&gpu, sizes, &by_the_vendor(precision), graphs).unwrap())
+        };
+        walk_ops(
+            &Backend {
+                name: "cuda, emulated, cuBLASLt modelled",
+                precision,
+                variants: &|kernel| usize::from(kernel.cuda.is_some()),
+                writes_beyond: true,
+                // A bias, what GELU is taken of, and what its derivative multiplies.
+                roundings: 3.0,
+                configurations: &[&|sizes, _| open(sizes, 0, true), &|sizes, _| open(sizes, 7, false)],
+            },
+            &|op| op == "gemm",
+        );
+    }
+    let findings = emulated.control.findings();
+    assert!(findings.is_empty(), "{findings:#?}");
+}
+
+#[test]
+fn steps_with_products_of_the_vendors_library_agree_with_the_cpus() {
+    let Some(emulated) = emulated() else { return };
+    let emulated = emulated.as_ref().expect("opened above");
+    let gpu = with_model();
+    let precision = Precision::Bf16;
+    let variants = by_the_vendor(precision);
+    let open = |sizes| -> Box<dyn Device> { Box::new(CudaDevice::new(&gpu, sizes, &variants, true).unwrap()) };
+    let (training, _) = beside_the_cpu(Limits::default(), precision, 3, open);
+    let (remark, plan) = (training.device.remark().unwrap(), &training.plans[0]);
+    assert!(remark.contains("products pinned to cuBLASLt 130000"), "{remark}");
+    let launches = plan.launches.iter().zip(training.device.variants(training.programs[0]));
+    for (launch, variant) in launches {
+        assert_eq!(
+            launch.kernel.name.starts_with("gemm"),
+            *variant == VENDOR,
+            "{:?}",
+            launch.kernel
+        );
+    }
+    let findings = emulated.control.findings();
+    assert!(findings.is_empty(), "{findings:#?}");
+}
+
+#[test]
+fn a_pin_to_a_library_that_is_not_there_says_where_to_get_it() {
+    if emulated().is_none() {
+        return;
+    }
+    let gpu = Gpu::open(0, None).unwrap().with_cublaslt("libcublasLt.so.0".into());
+    let null = |sizes| -> Box<dyn Device> { Box::new(NullDevice::new(sizes)) };
+    let [plan, _] = Training::new(Limits::default(), Precision::Bf16, null, &start(0.0)).plans;
+    let sizes = Sizes::of(parameters(&tiny()).words(), true, &[&plan]);
+    let mut device = CudaDevice::new(&gpu, sizes, &by_the_vendor(Precision::Bf16), true).unwrap();
+    let said = device.load(&plan).unwrap_err().to_string();
+    for part in [
+        "cuBLASLt",
+        "libcublasLt.so.0",
+        "pip install nvidia-cublas",
+        "TLM_CUBLASLT",
+    ] {
+        assert!(said.contains(part), "no {part} in:\n{said}");
+    }
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn table() -> String {
                 let Some(source) = source else { return String::new() };
                 let programs = [Some(&source), source.half].into_iter().flatten();
                 let program = |source: &tlm::kernel::Source| {
-                    let variants: Vec<&str> = source.variants.iter().map(|variant| variant.name).collect();
+                    let variants: Vec<&str> = source.names().collect();
                     format!("{}: {}", source.file.name, variants.join(", "))
                 };
                 programs.map(program).collect::<Vec<_>>().join("; in two bytes ")

@@ -1,6 +1,8 @@
 //! Every op on the CPU, and the registry's own consistency. The rules are those of the harness.
 
 mod harness;
+#[path = "harness/references.rs"]
+mod references;
 
 use std::collections::BTreeSet;
 
@@ -15,11 +17,18 @@ fn cpu(sizes: Sizes, threads: usize) -> Box<dyn Device> {
 }
 
 #[test]
+fn the_references_gradients_are_slopes() {
+    references::compare_with_differences();
+}
+
+#[test]
 fn every_op_agrees_with_its_f64_reference_on_the_cpu() {
     walk(&Backend {
         name: "cpu",
         precision: Precision::F32,
         variants: &|_| 1,
+        writes_beyond: false,
+        roundings: 0.0,
         configurations: &[&|sizes, _| cpu(sizes, 2), &|sizes, _| cpu(sizes, 1)],
     });
 }

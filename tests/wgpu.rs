@@ -106,6 +106,8 @@ fn walk_in(precision: Precision) {
             let variants = kernel.wgsl.map_or(&[][..], |source| source.variants);
             variants.iter().filter(|variant| checked.runs(variant)).count()
         },
+        writes_beyond: false,
+        roundings: 0.0,
         configurations: &[&|sizes, n| with_variant(&checked, sizes, n), &|sizes, n| {
             with_variant(&unchecked, sizes, n)
         }],

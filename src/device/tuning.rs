@@ -4,8 +4,8 @@
 //!
 //! A measurement runs the launch on scratch buffers of zeros, so it touches nothing of the device's. Kernels whose work
 //! follows from the contents of a tensor must therefore have one variant. Rows that are counted per step are rounded up to
-//! a power of two for the key: plans of similar size share their measurements. All variants give the same bits; what is
-//! kept here decides about time alone.
+//! a power of two for the key: plans of similar size share their measurements. All variants that are measured give the same
+//! bits; what is kept here decides about time alone. The product of a vendor's library gives others, so only a pin takes it.
 //!
 //! The file is JSON, adapter -> launch -> variant and what was measured, and may be edited: what it says is taken.
 //!
@@ -263,9 +263,8 @@ fn pinned(
     let Some((_, name)) = pins.iter().rev().find(|(kernel, _)| fits(kernel)) else {
         return Ok(None);
     };
-    let index = source.variants.iter().position(|variant| variant.name == name);
-    index.map(Some).ok_or_else(|| {
-        let names: Vec<_> = source.variants.iter().map(|variant| variant.name).collect();
+    source.variant(name).map(Some).ok_or_else(|| {
+        let names: Vec<_> = source.names().collect();
         format!("{} has no variant {name}; it has {}", kernel.name, names.join(", "))
     })
 }

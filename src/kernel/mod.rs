@@ -11,13 +11,16 @@
 
 mod call;
 mod element;
+mod product;
 mod source;
 mod step;
 
 pub use call::{Call, RawArg};
 pub use element::{DType, Element, Precision};
+pub use product::{Factor, Finish, Product};
 pub use source::{
-    CUDA_COMMON, File, Grid, PLAIN, REDUCING, Source, THREADS, Variant, WGSL_COMMON, WGSL_LANES, cover, workgroups,
+    CUDA_COMMON, File, Grid, PLAIN, REDUCING, Source, THREADS, VENDOR, Variant, WGSL_COMMON, WGSL_LANES, cover,
+    workgroups,
 };
 pub use step::StepParams;
 

@@ -6,7 +6,7 @@
 //! Every WGSL module is the files of `shaders/common/` followed by the op's file: WGSL has no include. Every CUDA program
 //! can `#include` the files of `kernels/common/`, which are compiled into the crate like the ops' own.
 
-use super::{Dims, Kernel, Precision};
+use super::{Dims, Kernel, Precision, Product};
 
 /// A text with its name.
 #[derive(Clone, Copy, Debug)]
@@ -104,7 +104,13 @@ pub struct Source {
     pub grid: Option<fn(&Dims, &Variant) -> Grid>,
     /// Bytes of shared memory that a launch asks for beyond what the file declares (CUDA).
     pub shared: Option<fn(&Dims, &Variant) -> u32>,
+    /// The product that it is, if a vendor's library may compute it: as variant [`Source::vendor`], which only a pin takes.
+    pub product: Option<&'static Product>,
 }
+
+/// Name of the variant that is a product of NVIDIA's library. It sums in another order than the variants of the tables and
+/// so gives other bits; nothing takes it but a pin.
+pub const VENDOR: &str = "cublaslt";
 
 /// One way to run a kernel on a backend. All variants of a kernel give the same bits: they differ in which thread computes
 /// what, not in the order of a sum.
@@ -134,6 +140,7 @@ impl Source {
             half: None,
             grid: None,
             shared: None,
+            product: None,
         }
     }
 
@@ -169,6 +176,33 @@ impl Source {
             shared: Some(shared),
             ..self
         }
+    }
+
+    /// The same for a kernel that is a product.
+    pub const fn with_product(self, product: &'static Product) -> Source {
+        Source {
+            product: Some(product),
+            ..self
+        }
+    }
+
+    /// The number that stands for the vendor's library, after those of the variants.
+    pub fn vendor(&self) -> usize {
+        self.variants.len()
+    }
+
+    /// The number of the variant with a name.
+    pub fn variant(&self, name: &str) -> Option<usize> {
+        match name {
+            VENDOR if self.product.is_some() => Some(self.vendor()),
+            name => self.variants.iter().position(|variant| variant.name == name),
+        }
+    }
+
+    /// Names of all variants in the order of their numbers.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        let vendor = self.product.map(|_| VENDOR);
+        self.variants.iter().map(|variant| variant.name).chain(vendor)
     }
 
     /// What runs where elements are stored like this.

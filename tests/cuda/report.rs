@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use tlm::device::cuda::{Compiled, Nvrtc};
 use tlm::kernel::{Precision, Source};
 
-use crate::sources::{Program, REPORTED, functions, kernels, reported, skip};
+use crate::sources::{Program, REPORTED, functions, kernels, passes, reported, skip};
 
 const HEAD: &str = "\
 # CUDA kernels
@@ -176,7 +176,7 @@ fn table(nvrtc: &Nvrtc, tool: Option<&Path>) -> String {
             .par_iter()
             .map(|(_, compiled)| tool.map(|tool| mix(tool, compiled)));
         let mixes: Vec<Option<Mix>> = mixes.collect();
-        for (kernel, source) in kernels() {
+        for source in kernels().map(|(_, source)| source).chain(passes()) {
             for entry in source.entries {
                 // Lines that differ in the precision alone are one.
                 let mut lines: Vec<(String, Vec<&str>)> = Vec::new();
@@ -193,7 +193,7 @@ fn table(nvrtc: &Nvrtc, tool: Option<&Path>) -> String {
                         None => lines.push((text, vec![precision])),
                     }
                 }
-                assert!(!lines.is_empty(), "{}: {entry} is compiled", kernel.name);
+                assert!(!lines.is_empty(), "{}: {entry} is compiled", source.file.name);
                 for (line, precisions) in lines {
                     let line = line.replace("STORES", &precisions.join(", "));
                     let _ = writeln!(out, "| `{entry}` | {line}");

@@ -77,6 +77,17 @@ pub fn kernels() -> impl Iterator<Item = (&'static Kernel, &'static Source)> {
     kernels.filter_map(|kernel| Some((kernel, kernel.cuda.as_ref()?)))
 }
 
+/// The passes around the products of the vendor's library, each source once.
+pub fn passes() -> Vec<&'static Source> {
+    let mut passes: Vec<&'static Source> = Vec::new();
+    for product in kernels().filter_map(|(_, source)| source.product) {
+        if passes.iter().all(|source| source.file.name != product.around.file.name) {
+            passes.push(product.around);
+        }
+    }
+    passes
+}
+
 /// A source and the other program that it has for elements of two bytes.
 pub fn all_of(source: &'static Source) -> impl Iterator<Item = &'static Source> {
     [Some(source), source.half].into_iter().flatten()
@@ -108,8 +119,8 @@ impl fmt::Display for Program {
 pub fn programs(precision: Precision, architecture: u32) -> Vec<Program> {
     let stores = |kernel: &Kernel| kernel.args.iter().any(|arg| arg.element == Element::Stored);
     let mut programs = BTreeMap::new();
-    for (_, source) in kernels().filter(|(kernel, _)| precision == Precision::F32 || stores(kernel)) {
-        let source = source.storing(precision);
+    let launched = kernels().filter(|(kernel, _)| precision == Precision::F32 || stores(kernel));
+    for source in launched.map(|(_, source)| source.storing(precision)).chain(passes()) {
         let sizes = |variant| sizes(source, architecture).map(move |dims| (variant, dims));
         for (variant, dims) in source.variants.iter().flat_map(sizes) {
             let defines = source.defines(variant, &dims);

@@ -75,9 +75,9 @@ pub fn start(noise: f32) -> State {
 
 /// A device in the middle of a training.
 pub struct Training {
-    device: Box<dyn Device>,
+    pub device: Box<dyn Device>,
     pub plans: [Plan; 2],
-    programs: [Program; 2],
+    pub programs: [Program; 2],
 }
 
 impl Training {

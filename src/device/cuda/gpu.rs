@@ -129,6 +129,8 @@ pub(super) struct Shared {
     /// Whether the driver takes PTX alone, as one that emulates a GPU does.
     pub wants_ptx: AtomicBool,
     pub modules: Mutex<Modules>,
+    /// The file of the vendor's library of products, if it is not to be looked for.
+    pub cublaslt: Option<PathBuf>,
 }
 
 impl Gpu {
@@ -164,8 +166,20 @@ impl Gpu {
                 cache,
                 wants_ptx: AtomicBool::new(false),
                 modules: Mutex::new(HashMap::new()),
+                cublaslt: None,
             }),
         })
+    }
+
+    /// The same with the vendor's library of products in a file, in place of the one that is found.
+    ///
+    /// # Panics
+    /// If a device was made of it before.
+    #[must_use]
+    pub fn with_cublaslt(mut self, file: PathBuf) -> Gpu {
+        let shared = Arc::get_mut(&mut self.shared).expect("no device uses it yet");
+        shared.cublaslt = Some(file);
+        self
     }
 
     /// What was opened.

@@ -4,7 +4,8 @@
 //! ```text
 //! open    driver, context, compiler; modules are compiled once per file, defines and precision, and kept on disk
 //! new     one allocation per Space, one stream, the ring of pinned memory
-//! load    functions and parameters of each launch; all launches captured as one graph
+//! load    functions and parameters of each launch, products of cuBLASLt where they are pinned to it; all launches captured
+//!         as one graph
 //! submit  inputs up, one graph launch per program, Readback down: all asynchronous, the host a few steps ahead
 //! ```
 //!
@@ -37,7 +38,9 @@
 //! Inline PTX stands in small `__device__` functions of `kernels/common/` only.
 
 mod compile;
+mod cublaslt;
 mod gpu;
+mod library;
 mod memory;
 mod module;
 mod nvrtc;
@@ -45,13 +48,14 @@ mod nvtx;
 mod program;
 mod ring;
 mod trial;
+mod vendor;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use cudarc::driver::{CudaStream, result, sys};
 
-use super::tuning::{Tuning, Variants};
+use super::tuning::{Trial, Tuning, Variants};
 use super::turns::SLOTS;
 use super::{Device, DeviceError, Program, Sizes, check, range_check};
 use crate::plan::{Plan, Space};
@@ -61,6 +65,7 @@ use nvtx::Nvtx;
 use program::Loaded;
 use ring::Ring;
 use trial::Tried;
+use vendor::Vendor;
 
 pub use compile::Compiled;
 pub use gpu::{DRIVER, Gpu, GpuInfo, list};
@@ -75,8 +80,9 @@ pub struct CudaDevice {
     sizes: Sizes,
     tuning: Tuning,
     graphs: bool,
-    // Graphs, then the ring, then the memory they point to, then the stream: dropped in this order.
+    // Graphs, then all memory they point to, then the stream: dropped in this order.
     programs: Vec<Loaded>,
+    vendor: Option<Vendor>,
     ring: Ring,
     memory: [Memory; Space::ALL.len()],
     stream: Arc<CudaStream>,
@@ -110,6 +116,7 @@ impl CudaDevice {
             tuning: Tuning::new(variants, BACKEND)?,
             graphs,
             programs: Vec::new(),
+            vendor: None,
             ring: Ring::new(shared, sizes.inputs, sizes.readback)?,
             memory: memory.try_into().ok().expect("one allocation per space"),
             stream,
@@ -144,7 +151,10 @@ impl Device for CudaDevice {
     }
 
     fn remark(&self) -> Option<String> {
-        self.tuning.remark()
+        let vendor = self.vendor.as_ref();
+        let vendor = vendor.map(|vendor| format!("products pinned to {}", vendor.describe()));
+        let remarks: Vec<String> = self.tuning.remark().into_iter().chain(vendor).collect();
+        (!remarks.is_empty()).then(|| remarks.join("; "))
     }
 
     fn load(&mut self, plan: &Plan) -> Result<Program, DeviceError> {
@@ -159,8 +169,17 @@ impl Device for CudaDevice {
         }
         self.bind()?;
         let (shared, stream) = (&self.gpu.shared, &self.stream);
-        let chosen = self.tuning.choose(&Tried { shared, stream }, plan)?;
-        let loaded = Loaded::new(shared, stream, &self.memory, &chosen, plan, self.graphs)?;
+        let tried = Tried { shared, stream };
+        let chosen = self.tuning.choose(&tried, plan)?;
+        let mut by_vendor = false;
+        for (launch, &index) in plan.launches.iter().zip(&chosen) {
+            by_vendor |= index == tried.source(launch)?.vendor();
+        }
+        if by_vendor && self.vendor.is_none() {
+            self.vendor = Some(Vendor::open(shared, stream)?);
+        }
+        let vendor = self.vendor.as_ref();
+        let loaded = Loaded::new(shared, stream, &self.memory, &chosen, vendor, plan, self.graphs)?;
         self.programs.push(loaded);
         Ok(Program(self.programs.len() - 1))
     }

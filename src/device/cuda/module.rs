@@ -54,7 +54,17 @@ pub(super) struct Wanted<'a> {
     pub dims: &'a Dims,
 }
 
-impl Wanted<'_> {
+impl<'a> Wanted<'a> {
+    /// The program of a variant by its number; the vendor's are the passes around its product.
+    pub fn new(source: &'static Source, index: usize, dims: &'a Dims) -> Wanted<'a> {
+        let source = match source.product {
+            Some(product) if index == source.vendor() => product.around,
+            _ => source,
+        };
+        let variant = source.variants.get(index).unwrap_or(&source.variants[0]);
+        Wanted { source, variant, dims }
+    }
+
     fn key(&self) -> Key {
         Key {
             file: self.source.file.name,

@@ -1,26 +1,20 @@
-//! NVIDIA's run-time compiler, found and loaded at run time.
-//!
-//! Looked for in this order; the first that loads is used, and [`Nvrtc::path`] says which:
-//!
-//! 1. the file that the environment variable `TLM_NVRTC` names, and then nowhere else
-//! 2. the loader's own path
-//! 3. Python packages of a virtual environment (`pip install nvidia-cuda-nvrtc`): `$VIRTUAL_ENV`, `.venv`
-//! 4. CUDA toolkits in `/usr/local`
-//!
-//! The functions are looked up here instead of through `cudarc::nvrtc`: that one searches by name alone, so that it
-//! cannot be told which file to use, and panics where it finds none.
+//! NVIDIA's run-time compiler.
 
 use std::ffi::{c_char, c_int};
-use std::path::PathBuf;
 
 use cudarc::nvrtc::sys::{nvrtcProgram, nvrtcResult};
 use libloading::Library;
 
-use super::BACKEND;
+use super::library::Wanted;
 use crate::device::DeviceError;
 
-/// Environment variable that names the library's file.
-const VARIABLE: &str = "TLM_NVRTC";
+static NVRTC: Wanted = Wanted {
+    name: "NVRTC",
+    variable: "TLM_NVRTC",
+    names: NAMES,
+    files: FILES,
+    remedy: "python3 -m venv .venv && .venv/bin/pip install nvidia-cuda-nvrtc, or set TLM_NVRTC to its file",
+};
 
 #[cfg(windows)]
 const NAMES: &[&str] = &["nvrtc64_130_0.dll", "nvrtc64_120_0.dll"];
@@ -28,9 +22,9 @@ const NAMES: &[&str] = &["nvrtc64_130_0.dll", "nvrtc64_120_0.dll"];
 const NAMES: &[&str] = &["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"];
 
 #[cfg(windows)]
-const IN_PACKAGES: &str = "Lib/site-packages/nvidia/*/bin/nvrtc64_*0.dll";
+const FILES: &str = "nvrtc64_*0.dll";
 #[cfg(not(windows))]
-const IN_PACKAGES: &str = "lib/python*/site-packages/nvidia/*/lib/libnvrtc.so.*";
+const FILES: &str = "libnvrtc.so.*";
 
 /// The loaded library. It stays loaded until the process ends.
 pub struct Nvrtc {
@@ -67,23 +61,7 @@ impl Nvrtc {
     /// # Errors
     /// [`DeviceError::Library`] with all places that were tried.
     pub fn find() -> Result<Nvrtc, DeviceError> {
-        let mut tried = String::new();
-        for path in candidates() {
-            match Nvrtc::load(path.to_string_lossy().into_owned()) {
-                Ok(nvrtc) => return Ok(nvrtc),
-                Err(error) => {
-                    let cause = std::error::Error::source(&error);
-                    let cause = cause.map_or_else(|| error.to_string(), ToString::to_string);
-                    tried += &format!("\n  {}: {cause}", path.display());
-                }
-            }
-        }
-        Err(DeviceError::Library {
-            backend: BACKEND,
-            library: "NVRTC",
-            tried,
-            remedy: "python3 -m venv .venv && .venv/bin/pip install nvidia-cuda-nvrtc, or set TLM_NVRTC to its file",
-        })
+        NVRTC.find(Nvrtc::load)
     }
 
     /// File or name that was loaded.
@@ -121,20 +99,4 @@ impl Nvrtc {
             Ok(Nvrtc { path, version, calls })
         }
     }
-}
-
-fn candidates() -> Vec<PathBuf> {
-    if let Some(path) = std::env::var_os(VARIABLE) {
-        return vec![path.into()];
-    }
-    let mut paths: Vec<PathBuf> = NAMES.iter().map(PathBuf::from).collect();
-    let environments = std::env::var("VIRTUAL_ENV").into_iter().chain([".venv".to_string()]);
-    let patterns = environments.map(|environment| format!("{environment}/{IN_PACKAGES}"));
-    for pattern in patterns.chain(["/usr/local/cuda*/lib64/libnvrtc.so.*".to_string()]) {
-        let found = glob::glob(&pattern).into_iter().flatten().flatten();
-        let mut found: Vec<PathBuf> = found.collect();
-        found.sort();
-        paths.extend(found.into_iter().rev()); // newest first
-    }
-    paths
 }

@@ -4,14 +4,16 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use cudarc::driver::sys::{CUfunction_attribute, CUgraphInstantiate_flags, CUstreamCaptureMode};
-use cudarc::driver::{CudaFunction, CudaGraph, CudaStream, result};
+use cudarc::driver::{CudaFunction, CudaGraph, CudaStream, DriverError, result};
 
 use super::BACKEND;
+use super::cublaslt::Matmul;
 use super::gpu::{Shared, failed};
 use super::memory::Memory;
 use super::module::{Wanted, functions, prepare, source};
+use super::vendor::Vendor;
 use crate::device::DeviceError;
-use crate::kernel::{Arg, Grid};
+use crate::kernel::{Arg, Grid, VENDOR};
 use crate::plan::{ALIGN, Launch, Plan, Space, Value};
 
 /// Parameters of one kernel at most: tensors, the step's scalars, constants.
@@ -35,48 +37,65 @@ struct Graph(CudaGraph);
 // SAFETY: a graph may be used from any thread, by one at a time; the device that owns it is borrowed mutably for it.
 unsafe impl Send for Graph {}
 
-/// One launch for each of the kernel's entry points.
+/// A launch of a plan: one call for each of the kernel's entry points, or a product of the vendor's library.
 pub(super) struct LoadedLaunch {
     /// Scope and kernel, for messages and profilers.
     pub what: String,
-    stages: Vec<CudaFunction>,
-    grid: Grid,
-    threads: u32,
-    shared_bytes: u32,
-    /// The parameters: addresses, and words in the lower halves.
-    parameters: Vec<u64>,
+    parts: Vec<Part>,
+}
+
+/// What is put on the stream at once.
+pub(super) enum Part {
+    Kernel(Call),
+    Product(Matmul),
+}
+
+/// One entry point with everything that it takes.
+pub(super) struct Call {
+    pub function: CudaFunction,
+    pub grid: Grid,
+    pub threads: u32,
+    pub shared_bytes: u32,
+    /// Addresses, and words in the lower halves.
+    pub parameters: Vec<u64>,
 }
 
 impl Loaded {
-    /// Prepares a plan whose places have been checked; `chosen` is the variant of each launch. With `graph` its launches
-    /// are captured.
+    /// Prepares a plan whose places have been checked; `chosen` is the variant of each launch, and the vendor is there if one
+    /// of them is its. With `graph` the launches are captured.
     pub fn new(
         shared: &Shared,
         stream: &Arc<CudaStream>,
         memory: &[Memory; Space::ALL.len()],
         chosen: &[usize],
+        vendor: Option<&Vendor>,
         plan: &Plan,
         graph: bool,
     ) -> Result<Loaded, DeviceError> {
         let mut wanted = Vec::with_capacity(plan.launches.len());
+        let mut variants = Vec::with_capacity(plan.launches.len());
         for (launch, &index) in plan.launches.iter().zip(chosen) {
             let source = source(launch.kernel, &launch.dims)?;
-            wanted.push(Wanted {
-                source,
-                variant: &source.variants[index],
-                dims: &launch.dims,
-            });
+            variants.extend(source.names().nth(index));
+            wanted.push(Wanted::new(source, index, &launch.dims));
         }
         prepare(shared, &wanted)?;
         let base = |space: Space| &memory[space.index()];
         let mut launches = Vec::with_capacity(plan.launches.len());
-        for (launch, wanted) in plan.launches.iter().zip(&wanted) {
+        for ((launch, wanted), &variant) in plan.launches.iter().zip(&wanted).zip(&variants) {
             let mut tensors = Vec::with_capacity(launch.values.len());
             for (arg, &value) in launch.kernel.args.iter().zip(&launch.values) {
                 tensors.push(base(plan.place(value).space).at(offset(plan, launch, arg, value)?));
             }
             let step = base(Space::Inputs).address;
-            launches.push(LoadedLaunch::new(shared, launch, wanted, &tensors, step)?);
+            let product = source(launch.kernel, &launch.dims)?.product;
+            launches.push(match (product, vendor) {
+                (Some(product), Some(vendor)) if variant == VENDOR => LoadedLaunch {
+                    what: what(launch),
+                    parts: vendor.parts(shared, launch, product, wanted, &tensors, step)?,
+                },
+                _ => LoadedLaunch::new(shared, launch, wanted, &tensors, step)?,
+            });
         }
         let graph = match graph {
             true => Some(Graph(captured(stream, &launches)?)),
@@ -84,7 +103,7 @@ impl Loaded {
         };
         Ok(Loaded {
             launches,
-            variants: wanted.iter().map(|wanted| wanted.variant.name).collect(),
+            variants,
             graph,
         })
     }
@@ -141,7 +160,7 @@ impl LoadedLaunch {
         step: u64,
     ) -> Result<LoadedLaunch, DeviceError> {
         let (kernel, source, variant) = (launch.kernel, wanted.source, wanted.variant);
-        let what = format!("{}: {}", launch.scope, kernel.name);
+        let what = what(launch);
         let limit = |unit, needed: u32, available: u32| match needed <= available {
             true => Ok(()),
             false => Err(DeviceError::Limit {
@@ -176,18 +195,32 @@ impl LoadedLaunch {
             "{} has too many parameters",
             kernel.name
         );
+        let call = |function| {
+            Part::Kernel(Call {
+                function,
+                grid,
+                threads: variant.threads,
+                shared_bytes,
+                parameters: parameters.clone(),
+            })
+        };
         Ok(LoadedLaunch {
             what,
-            stages,
-            grid,
-            threads: variant.threads,
-            shared_bytes,
-            parameters,
+            parts: stages.into_iter().map(call).collect(),
         })
     }
 
     /// Puts the launch on the stream.
     pub fn launch(&self, stream: &CudaStream) -> Result<(), DeviceError> {
+        self.parts.iter().try_for_each(|part| match part {
+            Part::Kernel(call) => call.launch(stream).map_err(|error| failed(&self.what, error)),
+            Part::Product(product) => product.launch(stream.cu_stream(), &self.what),
+        })
+    }
+}
+
+impl Call {
+    fn launch(&self, stream: &CudaStream) -> Result<(), DriverError> {
         let [x, y, z] = self.grid;
         if x == 0 || y == 0 || z == 0 {
             return Ok(());
@@ -196,22 +229,24 @@ impl LoadedLaunch {
         for (pointer, parameter) in pointers.iter_mut().zip(&self.parameters) {
             *pointer = std::ptr::from_ref(parameter).cast_mut().cast();
         }
-        for stage in &self.stages {
-            // SAFETY: the tests compare the function's parameters with the kernel's table, from which these were made: an
-            // address for each tensor and the step's scalars, and a word in the lower half for each constant. The driver
-            // copies them before it returns. All addresses lie in memory of the device that owns this launch.
-            unsafe {
-                result::launch_kernel(
-                    stage.cu_function(),
-                    (x, y, z),
-                    (self.threads, 1, 1),
-                    self.shared_bytes,
-                    stream.cu_stream(),
-                    &mut pointers[..self.parameters.len()],
-                )
-            }
-            .map_err(|error| failed(&self.what, error))?;
+        // SAFETY: the tests compare the function's parameters with the kernel's table, from which these were made: an
+        // address for each tensor and the step's scalars, and a word in the lower half for each constant; those of the
+        // passes around a product are what `Product` says. The driver copies them before it returns. All addresses lie in
+        // memory of the device that owns this launch.
+        unsafe {
+            result::launch_kernel(
+                self.function.cu_function(),
+                (x, y, z),
+                (self.threads, 1, 1),
+                self.shared_bytes,
+                stream.cu_stream(),
+                &mut pointers[..self.parameters.len()],
+            )
         }
-        Ok(())
     }
+}
+
+/// Scope and kernel, for messages and profilers.
+fn what(launch: &Launch) -> String {
+    format!("{}: {}", launch.scope, launch.kernel.name)
 }

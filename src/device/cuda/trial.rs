@@ -47,11 +47,7 @@ impl Trial for Tried<'_> {
             .and_then(|()| stream.synchronize())
             .map_err(|error| failed("scalars for measuring", error))?;
         let source = source(launch.kernel, &launch.dims)?;
-        let wanted = |index: usize| Wanted {
-            source,
-            variant: &source.variants[index],
-            dims: &launch.dims,
-        };
+        let wanted = |index: usize| Wanted::new(source, index, &launch.dims);
         prepare(shared, &variants.iter().map(|&index| wanted(index)).collect::<Vec<_>>())?;
         let tensors: Vec<u64> = scratch.iter().map(|memory| memory.address).collect();
         let time = |&index: &usize| {

@@ -14,6 +14,7 @@
 
 pub mod cpu;
 mod reference;
+mod vendor;
 
 use crate::kernel::{Arg, Call, Cost, Dims, File, Grid, Kernel, Sizes, Source, Variant};
 use crate::ops::{bias_grad, gelu};
@@ -135,17 +136,19 @@ const fn wgsl(entry: &'static [&'static str; 1]) -> Option<Source> {
 }
 
 const fn cuda(half: &'static Source) -> Option<Source> {
-    Some(
-        Source::new(CUDA, half.entries)
+    Some(Source {
+        product: half.product,
+        ..Source::new(CUDA, half.entries)
             .with_variants(CUDA_TILES)
-            .with_half(half),
-    )
+            .with_half(half)
+    })
 }
 
-const fn cuda_half(entry: &'static [&'static str; 1]) -> Source {
+const fn cuda_half(entry: &'static [&'static str; 1], product: &'static crate::kernel::Product) -> Source {
     Source::new(CUDA_HALF, entry)
         .with_variants(CUDA_HALF_TILES)
         .with_shared(half_shared)
+        .with_product(product)
 }
 
 /// Workgroups for a result of `rows x columns`.
@@ -164,7 +167,7 @@ pub static FORWARD: Kernel = Kernel {
         Arg::output("y", ["rows", "n"]),
     ],
     constants: CONSTANTS,
-    cuda: cuda(&cuda_half(&["gemm_forward"])),
+    cuda: cuda(&cuda_half(&["gemm_forward"], &vendor::FORWARD)),
     wgsl: wgsl(&["gemm_forward"]),
     cpu: |call| {
         let (rows, n, k) = sizes(call);
@@ -187,7 +190,7 @@ pub static FORWARD_GELU: Kernel = Kernel {
         Arg::output("a", ["rows", "n"]),
     ],
     constants: CONSTANTS,
-    cuda: cuda(&cuda_half(&["gemm_forward_gelu"])),
+    cuda: cuda(&cuda_half(&["gemm_forward_gelu"], &vendor::FORWARD_GELU)),
     wgsl: wgsl(&["gemm_forward_gelu"]),
     cpu: |call| {
         let (rows, n, k) = sizes(call);
@@ -216,7 +219,7 @@ pub static BACKWARD_INPUT: Kernel = Kernel {
         Arg::inout("dx", ["rows", "k"]),
     ],
     constants: CONSTANTS_ACCUMULATE_DX,
-    cuda: cuda(&cuda_half(&["gemm_backward_input"])),
+    cuda: cuda(&cuda_half(&["gemm_backward_input"], &vendor::BACKWARD_INPUT)),
     wgsl: wgsl(&["gemm_backward_input"]),
     cpu: |call| {
         let (rows, n, k) = sizes(call);
@@ -241,7 +244,7 @@ pub static BACKWARD_GELU: Kernel = Kernel {
         Arg::output("dz", ["rows", "k"]),
     ],
     constants: CONSTANTS,
-    cuda: cuda(&cuda_half(&["gemm_backward_gelu"])),
+    cuda: cuda(&cuda_half(&["gemm_backward_gelu"], &vendor::BACKWARD_GELU)),
     wgsl: wgsl(&["gemm_backward_gelu"]),
     cpu: |call| {
         let (rows, n, k) = sizes(call);
@@ -273,7 +276,7 @@ pub static BACKWARD_WEIGHT: Kernel = Kernel {
         Arg::inout("dw", ["n", "k"]).f32(),
     ],
     constants: CONSTANTS_ACCUMULATE_DW,
-    cuda: cuda(&cuda_half(&["gemm_backward_weight"])),
+    cuda: cuda(&cuda_half(&["gemm_backward_weight"], &vendor::BACKWARD_WEIGHT)),
     wgsl: wgsl(&["gemm_backward_weight"]),
     cpu: |call| {
         let (rows, n, k) = sizes(call);

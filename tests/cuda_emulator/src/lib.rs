@@ -14,6 +14,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`control`] | what tests use: loading the library, settings, findings, counters |
+//! | `cublaslt` | a model of NVIDIA's library of products on the same memory and streams |
 //! | `driver` | the functions that cudarc calls: devices, memory, modules, streams, graphs |
 //! | `execute` | runs a launch: blocks, warps, barriers, memory, exchanges, matrix products, and the checks |
 //! | `semantics` | what each instruction computes |
@@ -21,13 +22,11 @@
 //! | `counters`, `finding`, `memory`, `rows` | what these work with |
 
 #![deny(missing_docs)]
-#![allow(
-    non_snake_case,
-    reason = "the driver's functions have the names of the driver's interface"
-)]
+#![allow(non_snake_case, reason = "exported functions have the names of the interfaces")]
 
 pub mod control;
 mod counters;
+mod cublaslt;
 mod driver;
 mod execute;
 mod finding;

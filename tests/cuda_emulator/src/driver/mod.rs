@@ -25,6 +25,8 @@ use crate::memory::Memory;
 use crate::ptx::Kernel;
 use error::{Code, Error, INVALID_CONTEXT, INVALID_VALUE, NOT_INITIALIZED, SUCCESS};
 
+pub use work::multiply;
+
 /// Name of the device.
 pub const NAME: &CStr = c"PTX interpreter (not a GPU)";
 /// Multiprocessors that the device claims.

@@ -7,8 +7,9 @@
 
 use std::time::Instant;
 
-use super::error::INVALID_HANDLE;
-use super::{Called, Driver};
+use super::error::{INVALID_HANDLE, SUCCESS};
+use super::{Called, Driver, call_in_context};
+use crate::cublaslt::Product;
 use crate::execute::{self, Launch};
 use crate::finding::{Finding, Kind};
 
@@ -73,6 +74,8 @@ pub enum Work {
         /// Which of its recordings.
         number: u64,
     },
+    /// A product of the model of cuBLASLt.
+    Product(Box<Product>),
     /// A call of the host.
     Call {
         /// Function.
@@ -80,6 +83,12 @@ pub enum Work {
         /// Its argument.
         argument: usize,
     },
+}
+
+/// Queues a product; whether the driver took it.
+pub fn multiply(stream: usize, product: Product) -> bool {
+    let work = Work::Product(Box::new(product));
+    call_in_context(|driver| driver.enqueue(stream, work)) == SUCCESS
 }
 
 impl Driver {
@@ -181,8 +190,12 @@ impl Driver {
                 self.check_range(to, width * count, "a fill of")?;
                 // SAFETY: allocated, and nobody else uses it while the driver is locked.
                 let target = unsafe { std::slice::from_raw_parts_mut(to as *mut u8, width * count) };
-                for place in target.chunks_exact_mut(width) {
-                    place.copy_from_slice(&pattern.to_le_bytes()[..width]);
+                let pattern = pattern.to_le_bytes();
+                match width {
+                    1 => target.fill(pattern[0]),
+                    _ => target
+                        .chunks_exact_mut(width)
+                        .for_each(|place| place.copy_from_slice(&pattern[..width])),
                 }
             }
             Work::Free(address) => {
@@ -201,6 +214,13 @@ impl Driver {
                 }
             }
             Work::Wait { event, number } => self.run_to_event(event, number)?,
+            Work::Product(product) => {
+                for (start, bytes, what) in product.ranges() {
+                    self.check_range(start, bytes, &format!("a product's use of {what},"))?;
+                }
+                // SAFETY: all is allocated, and nobody else uses it while the driver is locked.
+                unsafe { product.compute() };
+            }
             Work::Call { function, argument } => function(argument),
         }
         Ok(())
