@@ -122,8 +122,8 @@ if [ -z "$adapter" ]; then
     skip "training on a WebGPU adapter: there is none"
 else
     TLM_CACHE="$out/cache" "$target/release/tlm" run examples/quickstart/quickstart-short.toml --out "$out/wgpu" \
-        --device "wgpu:$adapter" --set stage1.steps=6 --set stage1.warmup=2 \
-        --set stage2.steps=8 --set stage2.warmup=2 --set stage2.eval_every=8
+        --device "wgpu:$adapter" --set stage1.steps=4 --set stage1.warmup=1 \
+        --set stage2.steps=4 --set stage2.warmup=1 --set stage2.eval_every=4
     python3 - "$out/wgpu" <<'PYTHON'
 import json
 import math
@@ -132,7 +132,7 @@ import sys
 
 report = json.loads((pathlib.Path(sys.argv[1]) / "report.json").read_text())
 assert report["device"].startswith("wgpu"), report["device"]
-assert report["stage1"]["steps"] == 6 and math.isfinite(report["stage1"]["mlm_loss_last"]), report["stage1"]
+assert report["stage1"]["steps"] == 4 and math.isfinite(report["stage1"]["mlm_loss_last"]), report["stage1"]
 assert report["test"]["examples"] == 1500, report["test"]["examples"]
 print(f"{report['device']}: {report['seconds']:.1f} s")
 PYTHON

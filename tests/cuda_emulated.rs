@@ -24,7 +24,7 @@ use tlm::bert::parameters;
 use tlm::device::cuda::{CudaDevice, Gpu, Nvrtc};
 use tlm::device::null::NullDevice;
 use tlm::device::{Device, Sizes, Variants};
-use tlm::kernel::{Kernel, Precision, VENDOR, Variant};
+use tlm::kernel::{Precision, VENDOR, Variant};
 use tlm::ops::REGISTRY;
 use tlm::plan::Limits;
 use training::{STEPS, Training, beside_the_cpu, start, tiny};
@@ -189,20 +189,6 @@ fn a_turing_gpu_trains_in_f16_with_the_variants_that_fit_it() {
     assert!(findings.is_empty(), "{findings:#?}");
 }
 
-/// Products pinned to the vendor's library, here its model, and everything else in its first variant.
-fn by_the_vendor(precision: Precision) -> Variants {
-    let kernels = REGISTRY.iter().flat_map(|op| op.kernels);
-    let pin = |kernel: &&Kernel| {
-        let source = kernel.cuda.as_ref()?.storing(precision);
-        let variant = source.product.map_or(source.variants[0].name, |_| VENDOR);
-        Some((kernel.name.to_owned(), variant.to_owned()))
-    };
-    Variants::Measured {
-        file: None,
-        pins: kernels.filter_map(pin).collect(),
-    }
-}
-
 /// The library that is the driver is also the model of the vendor's.
 fn with_model() -> Gpu {
     let model = std::env::current_exe().unwrap().with_file_name(FILE_NAME);
@@ -217,7 +203,7 @@ fn products_of_the_vendors_library_agree_with_their_f64_references() {
     for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
         let open = |sizes, seed, graphs| -> Box<dyn Device> {
             emulated.control.set_seed(seed);
-            Box::new(CudaDevice::new(&gpu, sizes, &by_the_vendor(precision), graphs).unwrap())
+            Box::new(CudaDevice::new(&gpu, sizes, &Variants::Vendor, graphs).unwrap())
         };
         walk_ops(
             &Backend {
@@ -241,12 +227,12 @@ fn steps_with_products_of_the_vendors_library_agree_with_the_cpus() {
     let Some(emulated) = emulated() else { return };
     let emulated = emulated.as_ref().expect("opened above");
     let gpu = with_model();
+    assert!(gpu.has_cublaslt());
     let precision = Precision::Bf16;
-    let variants = by_the_vendor(precision);
-    let open = |sizes| -> Box<dyn Device> { Box::new(CudaDevice::new(&gpu, sizes, &variants, true).unwrap()) };
+    let open = |sizes| -> Box<dyn Device> { Box::new(CudaDevice::new(&gpu, sizes, &Variants::Vendor, true).unwrap()) };
     let (training, _) = beside_the_cpu(Limits::default(), precision, 3, open);
     let (remark, plan) = (training.device.remark().unwrap(), &training.plans[0]);
-    assert!(remark.contains("products pinned to cuBLASLt 130000"), "{remark}");
+    assert!(remark.contains("products by cuBLASLt 130000"), "{remark}");
     let launches = plan.launches.iter().zip(training.device.variants(training.programs[0]));
     for (launch, variant) in launches {
         assert_eq!(
@@ -266,10 +252,11 @@ fn a_pin_to_a_library_that_is_not_there_says_where_to_get_it() {
         return;
     }
     let gpu = Gpu::open(0, None).unwrap().with_cublaslt("libcublasLt.so.0".into());
+    assert!(!gpu.has_cublaslt());
     let null = |sizes| -> Box<dyn Device> { Box::new(NullDevice::new(sizes)) };
     let [plan, _] = Training::new(Limits::default(), Precision::Bf16, null, &start(0.0)).plans;
     let sizes = Sizes::of(parameters(&tiny()).words(), true, &[&plan]);
-    let mut device = CudaDevice::new(&gpu, sizes, &by_the_vendor(Precision::Bf16), true).unwrap();
+    let mut device = CudaDevice::new(&gpu, sizes, &Variants::Vendor, true).unwrap();
     let said = device.load(&plan).unwrap_err().to_string();
     for part in [
         "cuBLASLt",

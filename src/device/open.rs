@@ -117,6 +117,11 @@ impl Target {
         source.map_or(1, |source| source.storing(precision).variants.len())
     }
 
+    /// Whether [`Variants::Vendor`] means another program than the kernels' own on it.
+    pub fn has_vendor(&self) -> bool {
+        matches!(&self.hardware, Hardware::Cuda(gpu, _) if gpu.has_cublaslt())
+    }
+
     /// What it can hold in one piece.
     pub fn limits(&self) -> Limits {
         match &self.hardware {

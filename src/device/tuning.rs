@@ -40,6 +40,8 @@ pub enum Variants {
     First,
     /// The last up to this number that the adapter can run: tests walk through them with it.
     Nth(usize),
+    /// The vendor's library for kernels that are products, where the backend has one; the first of all others.
+    Vendor,
     /// The pinned one, else the fastest.
     Measured {
         /// Where measurements are kept; nowhere: they are made for each device anew.
@@ -152,8 +154,9 @@ impl Tuning {
         for launch in &plan.launches {
             let source = trial.source(launch)?;
             chosen.push(match &self.variants {
-                _ if source.variants.len() == 1 => 0,
+                Variants::Measured { .. } if source.names().nth(1).is_none() => 0,
                 Variants::First => 0,
+                Variants::Vendor => source.product.map_or(0, |_| source.vendor()),
                 Variants::Nth(index) => {
                     let last = (*index).min(source.variants.len() - 1);
                     let runs = |index: &usize| trial.runs(launch, source, &source.variants[*index]);
@@ -343,6 +346,11 @@ mod tests {
         let of = |kernel: &'static Kernel| pinned(&pins, kernel, kernel.wgsl.as_ref().unwrap()).unwrap().unwrap();
         let name = |kernel: &'static Kernel| kernel.wgsl.unwrap().variants[of(kernel)].name;
         assert_eq!((name(&FORWARD), name(&BACKWARD_WEIGHT)), ("128x128", "64x64"));
+        let vendor = [("gemm".to_owned(), "cublaslt".to_owned())];
+        let cuda = FORWARD.cuda.as_ref().unwrap();
+        assert_eq!(pinned(&vendor, &FORWARD, cuda).unwrap(), Some(cuda.vendor()));
+        let error = pinned(&vendor, &FORWARD, FORWARD.wgsl.as_ref().unwrap()).unwrap_err();
+        assert!(error.contains("no variant cublaslt"), "{error}");
         let wrong = [("gemm.forward".to_owned(), "9x9".to_owned())];
         let error = pinned(&wrong, &FORWARD, FORWARD.wgsl.as_ref().unwrap()).unwrap_err();
         assert!(error.contains("no variant 9x9; it has 64x64, 128x64"), "{error}");

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use cudarc::driver::sys::CUdevice_attribute as Attribute;
 use cudarc::driver::{CudaContext, DriverError, result, sys};
 
+use super::cublaslt::CublasLt;
 use super::module::Modules;
 use super::{BACKEND, Nvrtc};
 use crate::device::DeviceError;
@@ -180,6 +181,13 @@ impl Gpu {
         let shared = Arc::get_mut(&mut self.shared).expect("no device uses it yet");
         shared.cublaslt = Some(file);
         self
+    }
+
+    /// Whether the vendor's library of products is there and starts.
+    #[must_use]
+    pub fn has_cublaslt(&self) -> bool {
+        let bound = self.shared.context.bind_to_thread();
+        bound.is_ok() && CublasLt::open(self.shared.cublaslt.as_deref()).is_ok()
     }
 
     /// What was opened.

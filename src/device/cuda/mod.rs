@@ -152,7 +152,7 @@ impl Device for CudaDevice {
 
     fn remark(&self) -> Option<String> {
         let vendor = self.vendor.as_ref();
-        let vendor = vendor.map(|vendor| format!("products pinned to {}", vendor.describe()));
+        let vendor = vendor.map(|vendor| format!("products by {}", vendor.describe()));
         let remarks: Vec<String> = self.tuning.remark().into_iter().chain(vendor).collect();
         (!remarks.is_empty()).then(|| remarks.join("; "))
     }
