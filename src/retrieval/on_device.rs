@@ -10,7 +10,7 @@
 
 use super::RetrievalError;
 use super::bm25::WeightedQuery;
-use super::image::{Place, TileImage};
+use super::image::{BLOCKS, Place, TileImage};
 use super::scoring::{Best, SUB_TILE};
 use crate::device::choice::DeviceChoice;
 use crate::device::open::Target;
@@ -152,7 +152,10 @@ impl DeviceSearch {
                         .flat_map(
                             |&(image, sub_tile, [postings, columns])| match image.place(term, sub_tile) {
                                 Place::List(list) => [postings + list.start as u32, list.len() as u32],
-                                Place::Column(start) => [columns + (start / 2) as u32, COLUMN],
+                                Place::Column(column) => {
+                                    let start = (column * image.sub_tiles() + sub_tile) * SUB_TILE;
+                                    [columns + (start / 2) as u32, COLUMN]
+                                }
                             },
                         ),
                 );
@@ -208,9 +211,14 @@ impl<'a> Flat<'a> {
             flat.sub_tiles
                 .extend((0..image.sub_tiles()).map(|sub_tile| (image, sub_tile, starts)));
             flat.postings.extend_from_slice(image.postings());
-            let pairs = image.columns().chunks_exact(2);
-            flat.columns
-                .extend(pairs.map(|pair| u32::from(pair[0]) | u32::from(pair[1]) << 16));
+            // The op has a column's codes of the tile one after another.
+            for column in 0..image.column_count() {
+                for block in 0..image.sub_tiles() * BLOCKS {
+                    let pairs = image.codes(block, column).as_chunks::<2>().0;
+                    let words = pairs.iter().map(|&[low, high]| u32::from(low) | u32::from(high) << 16);
+                    flat.columns.extend(words);
+                }
+            }
         }
         flat
     }

@@ -3,24 +3,29 @@
 //! Accumulators are `[u32; SUB_TILE]`, 16 KB, in the L1 cache. Per (query, sub-tile):
 //!
 //! ```text
-//! columns   scores[d]  = sum over columns of (w c[d] + h) >> s      vectors of documents, sums stay in registers
 //! lists     scores[id] += (w c + h) >> s                            one document after another
-//! scan      block of documents with any score above the threshold -> buffer of keys
+//! bounds    of each block of 32 documents: what the columns from the i-th on can add, by their largest codes there
+//! columns   sums += (w c[d] + h) >> s, the heaviest first           vectors of documents, sums stay in registers
+//!           a block is left as soon as no sum of it can pass the threshold any more
+//! scan      blocks with a score above the threshold -> buffer of keys
 //! ```
+//!
+//! Frequent terms have the columns, and small weights: the bounds, a thirty-second of the work of the columns, spare
+//! most of it. They change no result: what is left out could not come in.
 //!
 //! An absent document has code 0 in a column and adds h >> s = 0. Keys are score << 32 | !document, so that a larger
 //! key is a better hit. The buffer takes twice K keys; when it is full, selection leaves the K best, and the K-th score
 //! becomes the threshold. Documents come in ascending order, so one that only equals the threshold loses the tie.
 
 use super::bm25::WeightedQuery;
-use super::image::{Part, TileImage};
+use super::image::{BLOCK, BLOCKS, Place, TileImage};
 use super::search::Hit;
 
 /// Documents that are scored together.
 pub(super) const SUB_TILE: usize = 4096;
 
-/// Documents that are compared with the threshold at once, and summed over all columns at once.
-const BLOCK: usize = 32;
+/// Columns that are added up between two looks at the threshold.
+const STAGE: usize = 4;
 
 /// The best hits of a query among the documents scored so far.
 pub(super) struct Best {
@@ -122,6 +127,8 @@ pub(super) struct Accumulators {
     scores: Box<[u32; SUB_TILE]>,
     /// (column, weight) of the query's columns.
     columns: Vec<(usize, u32)>,
+    /// For each stage of columns and each block: what the stage and those behind it can add to a score.
+    bounds: Vec<[u32; BLOCKS]>,
 }
 
 impl Accumulators {
@@ -130,6 +137,7 @@ impl Accumulators {
         Accumulators {
             scores: Box::new([0; SUB_TILE]),
             columns: Vec::new(),
+            bounds: Vec::new(),
         }
     }
 }
@@ -194,57 +202,79 @@ fn score_with_avx2(
 #[inline(always)]
 fn score(image: &TileImage, sub_tile: usize, query: &WeightedQuery, accumulators: &mut Accumulators, best: &mut Best) {
     let (half, shift) = (query.half(), query.shift);
-    let Accumulators { scores, columns } = accumulators;
+    let Accumulators {
+        scores,
+        columns,
+        bounds,
+    } = accumulators;
     let scores: &mut [u32; SUB_TILE] = scores;
 
+    scores.fill(0);
     columns.clear();
     for &(term, weight) in &query.terms {
-        if let Part::Column(start) = image.part(term, sub_tile) {
-            columns.push((start, weight));
+        match image.place(term, sub_tile) {
+            Place::Column(column) => columns.push((column, weight)),
+            Place::List(range) => {
+                // SUB_TILE is a power of two, so the mask takes the tile's local id to the sub-tile's.
+                let mut add = |posting: u32| {
+                    scores[posting as usize % SUB_TILE] += (weight * (posting >> 16) + half) >> shift;
+                };
+                let (fours, rest) = image.postings()[range].as_chunks::<4>();
+                for &[a, b, c, d] in fours {
+                    add(a);
+                    add(b);
+                    add(c);
+                    add(d);
+                }
+                rest.iter().copied().for_each(add);
+            }
         }
     }
-    if columns.is_empty() {
-        scores.fill(0);
-    } else {
-        for (block, scores) in scores.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
-            let mut sums = [0; BLOCK];
-            for &(start, weight) in columns.iter() {
-                let codes: &[u16; BLOCK] = image.column_codes(start + block * BLOCK);
+
+    let mut rest = [0; BLOCKS];
+    bounds.clear();
+    for stage in columns.rchunks(STAGE) {
+        for &(column, weight) in stage {
+            for (bound, &code) in rest.iter_mut().zip(image.maxima(column, sub_tile)) {
+                *bound += (weight * u32::from(code) + half) >> shift;
+            }
+        }
+        bounds.push(rest);
+    }
+
+    let first_document = image.first_document() + (sub_tile * SUB_TILE) as u32;
+    for (block, scores) in scores.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+        let mut left = columns.as_slice();
+        for bound in bounds.iter().rev() {
+            if !any_above(scores, bound[block], best.threshold) {
+                break;
+            }
+            // The first stage has what is left over by stages of full size.
+            let (stage, behind) = left.split_at((left.len() - 1) % STAGE + 1);
+            left = behind;
+            let mut sums = *scores;
+            for &(column, weight) in stage {
+                let codes = image.codes(sub_tile * BLOCKS + block, column);
                 for (sum, &code) in sums.iter_mut().zip(codes) {
                     *sum += (weight * u32::from(code) + half) >> shift;
                 }
             }
             *scores = sums;
         }
+        if left.is_empty() && any_above(scores, 0, best.threshold) {
+            best.offer(first_document + (block * BLOCK) as u32, scores);
+        }
     }
+}
 
-    for &(term, weight) in &query.terms {
-        if let Part::List(postings) = image.part(term, sub_tile) {
-            // SUB_TILE is a power of two, so the mask takes the tile's local id to the sub-tile's.
-            let mut add = |posting: u32| {
-                scores[posting as usize % SUB_TILE] += (weight * (posting >> 16) + half) >> shift;
-            };
-            let (fours, rest) = postings.as_chunks::<4>();
-            for &[a, b, c, d] in fours {
-                add(a);
-                add(b);
-                add(c);
-                add(d);
-            }
-            rest.iter().copied().for_each(add);
-        }
+/// Whether a sum can pass the threshold with so much more.
+#[inline(always)]
+fn any_above(sums: &[u32; BLOCK], more: u32, threshold: u32) -> bool {
+    let mut any = false;
+    for &sum in sums {
+        any |= sum + more > threshold;
     }
-
-    let first_document = image.first_document() + (sub_tile * SUB_TILE) as u32;
-    for (block, scores) in (0..).zip(scores.as_chunks::<BLOCK>().0) {
-        let mut passes = false;
-        for &score in scores {
-            passes |= score > best.threshold;
-        }
-        if passes {
-            best.offer(first_document + block * BLOCK as u32, scores);
-        }
-    }
+    any
 }
 
 #[cfg(test)]
@@ -276,7 +306,8 @@ mod tests {
         let texts = ["even odd p3 p50 q12 q900"];
         let prepared = Prepared::new(&index, &texts, Query::Text, &StopWords::default(), &bm25).unwrap();
         let tile = index.tile(index.tiles()[0]).unwrap();
-        let image = TileImage::new(&tile, 0, &prepared.of_segment[0], prepared.terms, &codes).unwrap();
+        let mut image = TileImage::default();
+        image.fill(&tile, 0, &prepared.of_segment[0], prepared.terms, &codes).unwrap();
         let query = &prepared.queries[0];
 
         type Version = fn(&TileImage, usize, &WeightedQuery, &mut Accumulators, &mut Best);

@@ -231,17 +231,21 @@ impl<'a> Search<'a> {
             .len()
             .div_ceil(4 * rayon::current_num_threads())
             .clamp(1, MAX_CHUNK);
+        let mut images: Vec<TileImage> = Vec::new();
         for group in self.tile_groups() {
-            let images = group.par_iter().map(|&tile| self.image(tile));
-            let images = images.collect::<Result<Vec<TileImage>, RetrievalError>>()?;
+            images.resize_with(group.len().max(images.len()), TileImage::default);
+            let images = &mut images[..group.len()];
+            let filled = images.par_iter_mut().zip(group);
+            filled.try_for_each(|(image, &tile)| self.fill(image, tile))?;
+            let images = &*images;
             if let Some(device) = &mut device {
-                device.search(&images, queries, &mut best, report)?;
+                device.search(images, queries, &mut best, report)?;
                 continue;
             }
             best.par_chunks_mut(chunk).zip(queries.par_chunks(chunk)).for_each_init(
                 Accumulators::new,
                 |accumulators, (best, queries)| {
-                    for image in &images {
+                    for image in images {
                         search_tile(image, queries, accumulators, best);
                         report(queries.len());
                     }
@@ -251,11 +255,11 @@ impl<'a> Search<'a> {
         Ok(best.into_par_iter().map(Best::into_hits).collect())
     }
 
-    /// The execution image of a tile, whose pages are given back.
-    fn image(&self, tile: TileRef) -> Result<TileImage, RetrievalError> {
+    /// Makes the execution image of a tile, whose pages are given back.
+    fn fill(&self, image: &mut TileImage, tile: TileRef) -> Result<(), RetrievalError> {
         let Prepared { terms, of_segment, .. } = &self.prepared;
         let data = self.index.tile(tile)?;
-        let image = TileImage::new(
+        image.fill(
             &data,
             tile.first_document,
             &of_segment[tile.segment],
@@ -263,7 +267,7 @@ impl<'a> Search<'a> {
             &self.codes,
         )?;
         self.index.release(tile);
-        Ok(image)
+        Ok(())
     }
 
     /// The tiles in runs whose images fit the memory.
