@@ -10,9 +10,9 @@
 //! maxima   u16 largest code of a column in each block of 32 documents
 //! ```
 //!
-//! Columns lie block by block, `(blocks, columns, 32)`: what a query adds up in a block is close together, and a block
-//! that cannot reach the threshold costs no memory traffic. One image serves one tile after another, so that its
-//! memory is asked for once.
+//! Columns lie strip by strip, `(strips, columns, 256)`: a strip of all columns is small enough for the first-level or
+//! second-level cache, where one query after another uses it. One image serves one tile after another, so that its memory
+//! is asked for once.
 
 use std::ops::Range;
 
@@ -23,11 +23,17 @@ use super::scoring::SUB_TILE;
 use super::segment::TileData;
 use super::tile::ListPlace;
 
-/// Documents of a block of columns.
+/// Documents of a block, whose sums are compared with the threshold together.
 pub(super) const BLOCK: usize = 32;
 
 /// Blocks of a sub-tile.
 pub(super) const BLOCKS: usize = SUB_TILE / BLOCK;
+
+/// Documents of a strip.
+pub(super) const STRIP: usize = 256;
+
+/// Strips of a sub-tile.
+pub(super) const STRIPS: usize = SUB_TILE / STRIP;
 
 /// A tile made ready for a set of terms; terms are numbered by their place in that set.
 #[derive(Default)]
@@ -38,7 +44,7 @@ pub(super) struct TileImage {
     cuts: Vec<u32>,
     postings: Vec<u32>,
     column_count: usize,
-    /// `(sub_tiles * BLOCKS, column_count, BLOCK)` codes.
+    /// `(sub_tiles * STRIPS, column_count, STRIP)` codes.
     columns: Vec<u16>,
     /// `(column_count, sub_tiles * BLOCKS)` largest codes.
     maxima: Vec<u16>,
@@ -102,14 +108,15 @@ impl TileImage {
                 cuts.fill(COLUMN | column as u32);
                 let codes = &mut self.columns;
                 let maxima = &mut self.maxima[column * blocks..][..blocks];
-                let start = column * BLOCK;
+                let start = column * STRIP;
                 column += 1;
                 decoder.decode(bytes, list.postings, tile.documents, |ids, tfs| {
                     for (&id, &tf) in ids.iter().zip(tfs) {
-                        let (block, lane) = (id as usize / BLOCK, id as usize % BLOCK);
+                        let (strip, place) = (id as usize / STRIP, id as usize % STRIP);
                         let code = rows.code(id, tf);
-                        codes[block * column_count * BLOCK + start + lane] = code;
-                        maxima[block] = maxima[block].max(code);
+                        codes[strip * column_count * STRIP + start + place] = code;
+                        let largest = &mut maxima[id as usize / BLOCK];
+                        *largest = code.max(*largest);
                     }
                 })
             } else {
@@ -165,12 +172,12 @@ impl TileImage {
         self.column_count
     }
 
-    /// The codes of a column in a block; blocks are counted from the tile's first.
+    /// The codes of a column in a strip; strips are counted from the tile's first.
     #[inline(always)]
-    pub(super) fn codes(&self, block: usize, column: usize) -> &[u16; BLOCK] {
-        self.columns[(block * self.column_count + column) * BLOCK..]
+    pub(super) fn codes(&self, strip: usize, column: usize) -> &[u16; STRIP] {
+        self.columns[(strip * self.column_count + column) * STRIP..]
             .first_chunk()
-            .expect("every column has BLOCK codes in each block")
+            .expect("every column has STRIP codes in each strip")
     }
 
     /// The largest code of a column in each block of a sub-tile.

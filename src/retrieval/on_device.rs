@@ -10,7 +10,7 @@
 
 use super::RetrievalError;
 use super::bm25::WeightedQuery;
-use super::image::{BLOCKS, Place, TileImage};
+use super::image::{Place, STRIPS, TileImage};
 use super::scoring::{Best, SUB_TILE};
 use crate::device::choice::DeviceChoice;
 use crate::device::open::Target;
@@ -213,8 +213,8 @@ impl<'a> Flat<'a> {
             flat.postings.extend_from_slice(image.postings());
             // The op has a column's codes of the tile one after another.
             for column in 0..image.column_count() {
-                for block in 0..image.sub_tiles() * BLOCKS {
-                    let pairs = image.codes(block, column).as_chunks::<2>().0;
+                for strip in 0..image.sub_tiles() * STRIPS {
+                    let pairs = image.codes(strip, column).as_chunks::<2>().0;
                     let words = pairs.iter().map(|&[low, high]| u32::from(low) | u32::from(high) << 16);
                     flat.columns.extend(words);
                 }
