@@ -31,6 +31,8 @@ const _: () = assert!(SUB_TILE == bm25::SUB_TILE, "images are cut as the op's su
 /// A device that scores.
 pub(super) struct DeviceSearch {
     choice: DeviceChoice,
+    /// The device as it was found, until it is opened for the first time.
+    found: Option<Target>,
     k: usize,
     loaded: Option<Loaded>,
 }
@@ -63,9 +65,14 @@ struct Flat<'a> {
 impl DeviceSearch {
     /// Searches for `k` documents on the device of a choice; none where that is the processor, which has its own loop.
     pub(super) fn new(choice: DeviceChoice, k: usize) -> Result<Option<DeviceSearch>, RetrievalError> {
-        let on_processor = choice == DeviceChoice::Cpu || Target::of(choice)?.is_cpu();
-        Ok((!on_processor).then_some(DeviceSearch {
+        // Looking for the processor would load the drivers of GPUs for nothing.
+        if choice == DeviceChoice::Cpu {
+            return Ok(None);
+        }
+        let found = Target::of(choice)?;
+        Ok((!found.is_cpu()).then_some(DeviceSearch {
             choice,
+            found: Some(found),
             k,
             loaded: None,
         }))
@@ -194,7 +201,11 @@ impl DeviceSearch {
             return Ok(false);
         }
         self.loaded = None; // frees its memory first
-        self.loaded = Some(Loaded::new(self.choice, larger, self.k)?);
+        let target = match self.found.take() {
+            Some(target) => target,
+            None => Target::of(self.choice)?,
+        };
+        self.loaded = Some(Loaded::new(target, larger, self.k)?);
         Ok(true)
     }
 }
@@ -225,8 +236,7 @@ impl<'a> Flat<'a> {
 }
 
 impl Loaded {
-    fn new(choice: DeviceChoice, capacity: Capacity, k: usize) -> Result<Loaded, RetrievalError> {
-        let target = Target::of(choice)?;
+    fn new(target: Target, capacity: Capacity, k: usize) -> Result<Loaded, RetrievalError> {
         let params = ParamTable::new(Vec::new());
         let mut r = Recorder::new("search", &params).within(target.limits());
         let documents = capacity.sub_tiles * SUB_TILE;

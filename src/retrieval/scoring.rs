@@ -241,10 +241,7 @@ fn score(
 fn add_lists(image: &TileImage, sub_tile: usize, query: &WeightedQuery, accumulator: &mut Accumulator) {
     let (half, shift) = (query.half(), query.shift);
     let Accumulator {
-        scores,
-        columns,
-        lists,
-        ..
+        scores, columns, lists, ..
     } = accumulator;
     scores.fill(0);
     columns.clear();
@@ -393,8 +390,10 @@ mod tests {
         let prepared = Prepared::new(&index, &texts, Query::Text, &StopWords::default(), &bm25).unwrap();
         let tile = index.tile(index.tiles()[0]).unwrap();
         let mut image = TileImage::default();
-        image.fill(&tile, 0, &prepared.of_segment[0], prepared.terms, &codes).unwrap();
-        
+        image
+            .fill(&tile, 0, &prepared.of_segment[0], prepared.terms, &codes)
+            .unwrap();
+
         type Version = fn(&TileImage, usize, &[WeightedQuery], &mut Accumulators, &mut [Best]);
         let mut versions: Vec<Version> = vec![score, score_sub_tile];
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2") {
