@@ -6,16 +6,17 @@
 //! ```
 //!
 //! Queries are 60 passages of the corpus, whole, evenly spaced. Every time is the best of three on all threads of the
-//! machine (builds once). Memory is the largest resident size of the process during the step, mapped pages included; the
-//! corpus is read from its files, so that it is that of the build alone.
+//! machine (builds once). Builds and peaks of memory are those of `tlm index build` and `tlm search`, each a process of its
+//! own, as they report them: the largest resident size, mapped pages included.
 
 use std::error::Error;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Instant;
 
-use tlm::data::{Fields, Passage, Passages, expand};
-use tlm::report::peak_rss_bytes;
-use tlm::retrieval::{Analyzer, Index, IndexWriter, PIECE_DOCUMENTS, Search, SearchSettings};
+use serde_json::Value;
+use tlm::data::expand;
+use tlm::retrieval::{Analyzer, Index, Search, SearchSettings};
 use tlm::rng::{Stream, purpose};
 
 const RUNS: usize = 3;
@@ -49,15 +50,12 @@ fn main() -> Outcome<()> {
         let queries = queries(&index)?;
         let texts = (index.stored_bytes() - index.bytes()) as f64 / 1e6;
         let size = index.bytes() as f64 / 1e6;
-        forget_peak();
         let rates = [50, 500, 5000].map(|k| rate_of(&index, &queries, k));
         let [few, some, many] = rates;
+        let search_peak = peak_of_search(directory.path(), &place, &queries)?;
         println!(
             "| {analyzer} | {rate:.0} | {peak:.0} | {size:.1} | {texts:.1} | {:.0} | {:.0} | {:.0} | {:.0} |",
-            few?,
-            some?,
-            many?,
-            peak_megabytes()
+            few?, some?, many?, search_peak
         );
     }
 
@@ -68,14 +66,13 @@ fn main() -> Outcome<()> {
         let (rate, peak) = build(&place, &patterns, Analyzer::Standard, copies)?;
         let index = Index::open(&place)?;
         let queries = queries(&index)?;
-        forget_peak();
         let [few, many] = [50, 5000].map(|k| rate_of(&index, &queries, k));
         println!(
             "| {copies} | {} | {rate:.0} | {peak:.0} | {:.2} | {:.2} | {:.0} |",
             index.documents(),
             1e3 / few?,
             1e3 / many?,
-            peak_megabytes()
+            peak_of_search(directory.path(), &place, &queries)?
         );
     }
 
@@ -102,33 +99,52 @@ fn main() -> Outcome<()> {
 
 /// Builds an index of so many copies of a corpus. MB of text a second, and the peak of the memory in MB.
 fn build(place: &Path, patterns: &[String], analyzer: Analyzer, copies: usize) -> Outcome<(f64, f64)> {
-    forget_peak();
-    let files = expand(patterns)?;
-    let started = Instant::now();
-    let mut bytes = 0;
-    let mut writer = IndexWriter::create(place, analyzer, None, MEMORY)?;
+    // A file that is named twice is read once, so the copies are links.
+    let links = tempfile::tempdir()?;
+    let mut inputs: Vec<PathBuf> = Vec::new();
     for copy in 0..copies {
-        let mut passages = Passages::open(&files, &Fields::default(), |_| ());
-        let source = || {
-            let mut piece: Vec<Passage> = Vec::new();
-            let mut size = 0;
-            while piece.len() < PIECE_DOCUMENTS && size < 1 << 20 {
-                let Some(passage) = passages.next().transpose()? else {
-                    break;
-                };
-                size += passage.text.len();
-                piece.push(passage);
-            }
-            bytes += size;
-            Ok::<_, tlm::tlm::TlmError>((!piece.is_empty()).then_some(piece))
-        };
-        writer.add_stream(source, |mut piece| {
-            piece.iter_mut().for_each(|passage| passage.id += &format!("~{copy}"));
-            piece
-        })?;
+        for file in expand(patterns)? {
+            let name = file.file_name().ok_or("a file without a name")?.to_string_lossy();
+            let link = links.path().join(format!("{copy}-{name}"));
+            std::os::unix::fs::symlink(std::path::absolute(&file)?, &link)?;
+            inputs.push(link);
+        }
     }
-    writer.commit()?;
-    Ok((bytes as f64 / 1e6 / started.elapsed().as_secs_f64(), peak_megabytes()))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tlm"));
+    command.args(["index", "build", "--analyzer", analyzer.name(), "--out"]);
+    let report = json_of(command.arg(place).args(&inputs))?;
+    let number = |key: &str| report[key].as_f64().ok_or("the report lacks a number");
+    let rate = number("text_bytes")? / number("seconds")?;
+    Ok((rate / 1e6, number("peak_rss_bytes")? / 1e6))
+}
+
+/// The peak of the memory of a search for 5000 hits, in MB.
+fn peak_of_search(directory: &Path, place: &Path, queries: &[String]) -> Outcome<f64> {
+    let file = directory.join("queries.jsonl");
+    let lines = queries
+        .iter()
+        .map(|text| serde_json::json!({ "text": text }).to_string() + "\n");
+    std::fs::write(&file, lines.collect::<String>())?;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tlm"));
+    command.args(["search", "--top-k", "5000", "--index"]).arg(place);
+    command
+        .arg("--queries")
+        .arg(file)
+        .arg("--out")
+        .arg(directory.join("run.trec"));
+    let report = json_of(&mut command)?;
+    Ok(report["peak_rss_bytes"].as_f64().ok_or("the report lacks its memory")? / 1e6)
+}
+
+/// What a command with the bench's memory reports.
+fn json_of(command: &mut Command) -> Outcome<Value> {
+    let is_search = command.get_args().next().is_some_and(|name| name == "search");
+    let memory = if is_search { MEMORY / 2 } else { MEMORY } >> 20;
+    let output = command.args(["--json", "--memory", &format!("{memory}M")]).output()?;
+    match output.status.success() {
+        true => Ok(serde_json::from_slice(&output.stdout)?),
+        false => Err(String::from_utf8_lossy(&output.stderr).into()),
+    }
 }
 
 /// Passages evenly spaced over the first copy of the corpus.
@@ -181,13 +197,4 @@ fn postings_per_query(index: &Index, queries: &[String]) -> f64 {
             .sum::<u64>();
     }
     postings as f64 / queries.len() as f64
-}
-
-/// Begins a new peak, where the system can.
-fn forget_peak() {
-    let _ = std::fs::write("/proc/self/clear_refs", "5");
-}
-
-fn peak_megabytes() -> f64 {
-    peak_rss_bytes().unwrap_or(0) as f64 / 1e6
 }

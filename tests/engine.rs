@@ -2,33 +2,27 @@
 
 #[path = "engine/cluster.rs"]
 mod cluster;
+#[path = "retrieval/random.rs"]
+mod random;
 
 use std::time::Duration;
 
 use cluster::{Cluster, Fault};
+use random::Random;
 use serde_json::json;
 use tlm::retrieval::*;
 
 const NO_PROGRESS: Progress = &|_, _| ();
 
 fn passages() -> Vec<Passage> {
-    let mut state = 1_u64;
-    let mut below = move |n: u64| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) % n
-    };
+    let mut random = Random(1);
     (0..200)
         .map(|i| {
-            let words = (0..5 + below(30)).map(|_| {
-                let bound = 1 + below(90);
-                format!("w{}", below(bound))
-            });
+            let words = 5 + random.below(30);
             Passage {
                 id: format!("p{i}"),
                 source: "news".to_owned(),
-                text: words.collect::<Vec<_>>().join(" "),
+                text: random.text(words, 90),
             }
         })
         .collect()
@@ -253,4 +247,58 @@ fn an_engine_that_wants_credentials_says_so() {
         message.contains("status 401") && message.contains("security_exception"),
         "{message}"
     );
+}
+
+/// `tlm select` against an engine with these variables set, and what it said.
+fn select(cluster: &Cluster, variables: &[(&str, &str)]) -> (bool, String) {
+    let place = tempfile::tempdir().unwrap();
+    let queries = place.path().join("q.jsonl");
+    std::fs::write(&queries, "{\"text\": \"w1 w2\"}\n").unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_tlm"))
+        .args(["select", "--top-k", "3", "--engine", &cluster.url, "--queries"])
+        .arg(&queries)
+        .arg("--out")
+        .arg(place.path().join("s.jsonl"))
+        .env_remove("TLM_ENGINE_USER")
+        .env_remove("TLM_ENGINE_PASSWORD")
+        .env_remove("TLM_ENGINE_API_KEY")
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap();
+    let written = place.path().join("s.jsonl").exists();
+    assert_eq!(output.status.success(), written);
+    (written, String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn credentials_of_the_environment_open_an_engine_and_others_do_not() {
+    // "me:pass word" in base 64.
+    let by_name = Cluster::start(&passages(), 1024, Some("Basic bWU6cGFzcyB3b3Jk"));
+    let name = ("TLM_ENGINE_USER", "me");
+    let (selected, message) = select(&by_name, &[name, ("TLM_ENGINE_PASSWORD", "pass word")]);
+    assert!(selected, "{message}");
+    let (selected, message) = select(&by_name, &[name, ("TLM_ENGINE_PASSWORD", "other")]);
+    assert!(!selected && message.contains("status 401"), "{message}");
+    assert!(!message.contains("other"), "{message}");
+    let (selected, message) = select(&by_name, &[name]);
+    assert!(!selected && message.contains("TLM_ENGINE_PASSWORD"), "{message}");
+
+    let by_key = Cluster::start(&passages(), 1024, Some("ApiKey abc"));
+    let (selected, message) = select(&by_key, &[("TLM_ENGINE_API_KEY", "abc")]);
+    assert!(selected, "{message}");
+}
+
+#[test]
+fn a_server_without_tls_behind_a_url_of_https_is_an_error_that_says_so() {
+    let cluster = Cluster::start(&passages(), 1024, None);
+    let settings = EngineSettings {
+        pause: Duration::from_millis(1),
+        ..EngineSettings::new(&cluster.url.replace("http://", "https://"))
+    };
+    let message = Engine::connect(settings).err().unwrap().to_string();
+    assert!(
+        message.contains("https://127.0.0.1") && message.to_lowercase().contains("tls"),
+        "{message}"
+    );
+    assert!(cluster.asked("").is_empty());
 }

@@ -1,46 +1,27 @@
 //! Indexes on disk: the same hits as in memory, the same bytes for any number of threads, and damage that is found.
 
+#[path = "retrieval/random.rs"]
+mod random;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use random::Random;
 use tlm::retrieval::*;
 
 const NO_PROGRESS: Progress = &|_, _| ();
 
-/// A linear congruential generator (Knuth's MMIX), its high bits.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % n
-    }
-
-    fn text(&mut self, words: u64, vocabulary: u64) -> String {
-        let words: Vec<String> = (0..words)
-            .map(|_| {
-                let bound = self.below(vocabulary) + 1;
-                format!("w{}", self.below(bound))
-            })
-            .collect();
-        words.join(" ")
-    }
-
-    fn passages(&mut self, count: usize) -> Vec<Passage> {
-        (0..count)
-            .map(|i| Passage {
-                id: format!("doc/{i}"),
-                source: if i % 3 == 0 { "wiki" } else { "news" }.to_owned(),
-                text: {
-                    let words = 1 + self.below(9);
-                    self.text(words, 3000)
-                },
-            })
-            .collect()
-    }
+fn passages(random: &mut Random, count: usize) -> Vec<Passage> {
+    (0..count)
+        .map(|i| Passage {
+            id: format!("doc/{i}"),
+            source: if i % 3 == 0 { "wiki" } else { "news" }.to_owned(),
+            text: {
+                let words = 1 + random.below(9);
+                random.text(words, 3000)
+            },
+        })
+        .collect()
 }
 
 /// Writes passages in pieces of `piece`.
@@ -83,7 +64,7 @@ fn an_index_on_disk_finds_what_one_in_memory_finds_and_gives_the_passages_back()
     let directory = tempfile::tempdir().unwrap();
     let place = directory.path().join("index");
     let mut random = Random(1);
-    let passages = random.passages(70_000);
+    let passages = passages(&mut random, 70_000);
     let queries: Vec<String> = (0..50).map(|_| random.text(20, 3000)).collect();
     create(&place, &passages[..50_000]);
     add(&place, &passages[50_000..50_001]);
@@ -125,7 +106,7 @@ fn an_index_on_disk_finds_what_one_in_memory_finds_and_gives_the_passages_back()
 #[test]
 fn the_bytes_of_an_index_are_the_same_for_any_number_of_threads() {
     let directory = tempfile::tempdir().unwrap();
-    let passages = Random(2).passages(40_000);
+    let passages = passages(&mut Random(2), 40_000);
     let made = |threads: usize| {
         let place = directory.path().join(threads.to_string());
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -173,7 +154,7 @@ fn every_kind_of_damage_is_refused_by_readers_and_found_by_verify_with_the_file_
     let directory = tempfile::tempdir().unwrap();
     let place = directory.path().join("index");
     let mut random = Random(3);
-    let passages = random.passages(3000);
+    let passages = passages(&mut random, 3000);
     create(&place, &passages[..2000]);
     add(&place, &passages[2000..]);
     let queries = [random.text(200, 3000), random.text(200, 3000)];
@@ -315,7 +296,7 @@ fn verify_finds_a_flipped_bit_wherever_it_is() {
     let directory = tempfile::tempdir().unwrap();
     let place = directory.path().join("index");
     let mut random = Random(4);
-    create(&place, &random.passages(300));
+    create(&place, &passages(&mut random, 300));
     let good = files(&place);
     for (name, bytes) in good.iter().filter(|(name, _)| *name != ".lock") {
         for _ in 0..200 {
@@ -339,7 +320,7 @@ fn verify_finds_a_flipped_bit_wherever_it_is() {
 fn a_build_or_an_addition_that_fails_leaves_what_was_there() {
     let directory = tempfile::tempdir().unwrap();
     let place = directory.path().join("index");
-    let passages = Random(5).passages(40_000);
+    let passages = passages(&mut Random(5), 40_000);
     let fail = |mut writer: IndexWriter| {
         let mut pieces = passages.chunks(1000).take(38);
         let result = writer.add_stream(
@@ -372,7 +353,7 @@ fn a_build_or_an_addition_that_fails_leaves_what_was_there() {
 fn an_index_has_one_writer_and_any_number_of_readers() {
     let directory = tempfile::tempdir().unwrap();
     let place = directory.path().join("index");
-    let passages = Random(6).passages(300);
+    let passages = passages(&mut Random(6), 300);
     create(&place, &passages[..100]);
     let writer = IndexWriter::extend(&place, LEAST_MEMORY).unwrap();
     let error = IndexWriter::extend(&place, LEAST_MEMORY).err().unwrap().to_string();

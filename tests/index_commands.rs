@@ -219,7 +219,8 @@ fn what_does_not_fit_is_refused_with_place_and_remedy_and_changes_nothing() {
             .concat(),
         )
     };
-    assert!(search(&queries, &[]).contains("\"x y\" has white space"));
+    let unnamed = write("unnamed.jsonl", "{\"id\": \"\", \"text\": \"two\"}\n");
+    assert!(search(&unnamed, &[]).contains("unnamed.jsonl:1: the id \"\" has nothing in it"));
     assert!(search(&queries, &["--analyzer", "standard"]).contains("was made by the analyzer english"));
     assert!(
         search(
@@ -231,8 +232,28 @@ fn what_does_not_fit_is_refused_with_place_and_remedy_and_changes_nothing() {
         )
         .contains("twice.jsonl:2: the id \"1\" stands at another query")
     );
+    // As they stand in a run, these are the same.
+    let alike = "{\"id\": \"a b\", \"text\": \"a\"}\n{\"id\": \"a%20b\", \"text\": \"b\"}\n";
+    assert!(search(&write("alike.jsonl", alike), &[]).contains("\"a%20b\" stands at another query"));
     assert!(search(&queries, &["--stop-words", "absent.txt"]).contains("absent.txt"));
     assert_eq!(std::fs::read_to_string(&out).unwrap(), "old\n");
+    let named = write("named.jsonl", "{\"id\": \"q\\t1\", \"text\": \"two\"}\n");
+    json(&[
+        "search",
+        "--index",
+        &index,
+        "--queries",
+        &named,
+        "--top-k",
+        "5",
+        "--out",
+        &out,
+    ]);
+    let found = std::fs::read_to_string(&out).unwrap();
+    assert!(
+        found.starts_with("q%091 Q0 x%20y 1 ") && found.lines().count() == 1,
+        "{found}"
+    );
     let tmp = std::fs::read_dir(place.0.path())
         .unwrap()
         .map(|entry| entry.unwrap().file_name());

@@ -6,41 +6,27 @@ mod golden;
 mod lucene;
 #[path = "retrieval/rake.rs"]
 mod rake;
+#[path = "retrieval/random.rs"]
+mod random;
 #[path = "retrieval/reference.rs"]
 mod reference;
 #[path = "retrieval/selection.rs"]
 mod selection;
 
+use random::Random;
 use reference::Corpus;
 use tlm::retrieval::*;
 
 const NO_PROGRESS: Progress = &|_, _| ();
 
-/// A linear congruential generator (Knuth's MMIX), its high bits.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % n
-    }
-
-    /// `count` texts of up to `max_words` words `w0`, `w1`, ...; small numbers are frequent.
-    fn texts(&mut self, count: usize, max_words: u64, vocabulary: u64) -> Vec<String> {
-        (0..count)
-            .map(|_| {
-                let words = self.below(max_words + 1);
-                let words = (0..words).map(|_| {
-                    let bound = self.below(vocabulary) + 1;
-                    format!("w{}", self.below(bound))
-                });
-                words.collect::<Vec<_>>().join(" ")
-            })
-            .collect()
-    }
+/// `count` texts of up to `max_words` words.
+fn texts(random: &mut Random, count: usize, max_words: u64, vocabulary: u64) -> Vec<String> {
+    (0..count)
+        .map(|_| {
+            let words = random.below(max_words + 1);
+            random.text(words, vocabulary)
+        })
+        .collect()
 }
 
 fn split(texts: &[String]) -> Vec<Vec<String>> {
@@ -77,8 +63,8 @@ fn all_functions() -> Vec<Bm25> {
 fn hits_equal_the_definition_for_every_variant_on_random_corpora() {
     let mut random = Random(1);
     for (documents, vocabulary) in [(1, 3), (30, 8), (300, 40), (700, 2000)] {
-        let passages = random.texts(documents, 120, vocabulary);
-        let queries = random.texts(6, 60, vocabulary);
+        let passages = texts(&mut random, documents, 120, vocabulary);
+        let queries = texts(&mut random, 6, 60, vocabulary);
         let corpus = Corpus::new(&split(&passages));
         let index = build(&passages, 128);
         for bm25 in all_functions() {
@@ -99,8 +85,8 @@ fn integer_scores_stay_within_the_bound_of_exact_bm25() {
     let mut random = Random(2);
     let mut worst: f64 = 0.0;
     for (documents, words, query_words) in [(200, 40, 10), (200, 300, 150)] {
-        let passages = random.texts(documents, words, 500);
-        let queries = random.texts(10, query_words, 500);
+        let passages = texts(&mut random, documents, words, 500);
+        let queries = texts(&mut random, 10, query_words, 500);
         let corpus = Corpus::new(&split(&passages));
         let index = build(&passages, 64);
         for bm25 in all_functions() {
@@ -126,8 +112,8 @@ fn integer_scores_stay_within_the_bound_of_exact_bm25() {
 #[test]
 fn the_exact_top_k_is_found_up_to_near_ties() {
     let mut random = Random(3);
-    let passages = random.texts(2000, 60, 3000);
-    let queries = random.texts(20, 40, 3000);
+    let passages = texts(&mut random, 2000, 60, 3000);
+    let queries = texts(&mut random, 20, 40, 3000);
     let corpus = Corpus::new(&split(&passages));
     let index = build(&passages, DEFAULT_TILE_DOCUMENTS);
     let (bm25, k) = (Bm25::default(), 50);
@@ -157,7 +143,7 @@ fn the_exact_top_k_is_found_up_to_near_ties() {
 #[test]
 fn frequencies_and_lengths_equal_counts_by_hand() {
     let mut random = Random(4);
-    let passages = random.texts(400, 50, 300);
+    let passages = texts(&mut random, 400, 50, 300);
     let documents = split(&passages);
     let corpus = Corpus::new(&documents);
     let index = build(&passages, 100);
@@ -189,8 +175,8 @@ fn frequencies_and_lengths_equal_counts_by_hand() {
 #[test]
 fn hits_are_the_same_for_every_thread_count_tile_size_segment_split_memory_and_cut_of_the_input() {
     let mut random = Random(5);
-    let passages = random.texts(9000, 30, 900);
-    let queries = random.texts(300, 25, 900);
+    let passages = texts(&mut random, 9000, 30, 900);
+    let queries = texts(&mut random, 300, 25, 900);
     let in_pieces = |tile_documents, segment_documents| {
         let mut builder = IndexBuilder::new(Analyzer::Standard, tile_documents)
             .unwrap()

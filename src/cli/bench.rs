@@ -83,7 +83,7 @@ pub(super) fn run(args: BenchArgs, global: &GlobalArgs) -> Result<(), CliError> 
         presets: args.presets,
         vocab_size: args.vocab_size as usize,
         rounds: usize::from(args.rounds),
-        device: global.device,
+        device: global.device(),
         precision: PrecisionChoice::Auto,
     };
 

@@ -53,7 +53,7 @@ impl RunDirectoryArgs {
                 .clone()
                 .unwrap_or_else(|| Path::new("runs").join(&config.task.name)),
             resume: self.resume,
-            device: global.device,
+            device: global.device(),
             stop: stop::flag()?,
         })
     }

@@ -44,7 +44,7 @@ pub(super) fn run(args: EvalArgs, global: &GlobalArgs) -> Result<(), CliError> {
         text_column: args.text_column,
         label_column: args.label_column,
         metric: args.metric,
-        device: global.device,
+        device: global.device(),
     };
 
     let evaluation = evaluate(&request, &mut Watch::default())?;

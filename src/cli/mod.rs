@@ -64,18 +64,19 @@ struct GlobalArgs {
     #[arg(long, global = true)]
     json: bool,
     /// Where to compute: auto, cpu, wgpu, wgpu:N, cuda, cuda:N or null (nothing runs). auto takes CUDA, else a
-    /// hardware GPU through wgpu, else the CPU, and says why.
-    #[arg(
-        long,
-        global = true,
-        env = "TLM_DEVICE",
-        default_value = "auto",
-        value_name = "DEVICE"
-    )]
-    device: DeviceChoice,
+    /// hardware GPU through wgpu, else the CPU, and says why. Without this flag: cpu for search and select, else auto.
+    #[arg(long, global = true, env = "TLM_DEVICE", value_name = "DEVICE")]
+    device: Option<DeviceChoice>,
     /// CPU threads; all cores by default. Results do not depend on it.
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
+}
+
+impl GlobalArgs {
+    /// The device named, else `auto`.
+    fn device(&self) -> DeviceChoice {
+        self.device.unwrap_or_default()
+    }
 }
 
 #[derive(Debug, Subcommand)]

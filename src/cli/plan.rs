@@ -26,7 +26,7 @@ pub(super) struct PlanArgs {
 pub(super) fn run(args: PlanArgs, global: &GlobalArgs) -> Result<(), CliError> {
     let config = args.config.load()?;
 
-    let plans = tlm::plan::plan(&config, global.device)?;
+    let plans = tlm::plan::plan(&config, global.device())?;
 
     output::result(global.json, &plans, &plans.to_text(args.launches))
 }

@@ -53,7 +53,7 @@ pub(super) fn run(args: PredictArgs, global: &GlobalArgs) -> Result<(), CliError
         input: args.input,
         format: args.format,
         text_column: args.text_column,
-        device: global.device,
+        device: global.device(),
     };
     let mut out = BufWriter::new(io::stdout().lock());
     // The library stops at the first error of writing and hands it back here.

@@ -55,7 +55,7 @@ pub(super) fn run(args: ProfileArgs, global: &GlobalArgs) -> Result<(), CliError
         stage: args.stage,
         steps: args.steps,
         warmup: args.warmup,
-        device: global.device,
+        device: global.device(),
     };
 
     let (report, timeline) = profile(&config, &request, &mut Watch::default())?;

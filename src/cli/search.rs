@@ -8,6 +8,7 @@ use super::output::WithMemory;
 use super::search_args::RankingArgs;
 use super::{CliError, GlobalArgs, heap, output};
 use crate::data::Fields;
+use crate::device::choice::DeviceChoice;
 use crate::report::Watch;
 use crate::report::format::{count, duration, short};
 use crate::retrieval::Analyzer;
@@ -19,7 +20,8 @@ Examples:
   tlm search --index corpus.index --queries q.jsonl --top-k 100 --out run.trec --k1 0.9 --b 0.4
 
 Queries are {\"id\", \"text\"}; those without an id are numbered from 1. The run has a line
-`query Q0 passage rank score tag` for each hit, as trec_eval reads it.";
+`query Q0 passage rank score tag` for each hit, as trec_eval reads it; white space in an id is
+written as %20 (%09 for a tab, ...), so write judgements for such ids alike.";
 
 /// Search an index: the best passages for each query, as a TREC run.
 #[derive(Debug, Args)]
@@ -67,7 +69,7 @@ pub(super) fn run(args: SearchArgs, global: &GlobalArgs) -> Result<(), CliError>
         stop_words: args.ranking.stop_words()?,
         query: args.ranking.query,
         memory: args.ranking.memory,
-        device: global.device,
+        device: global.device.unwrap_or(DeviceChoice::Cpu),
         index: args.index,
         queries: args.queries,
         fields: Fields {

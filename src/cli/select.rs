@@ -7,6 +7,7 @@ use clap::{ArgGroup, Args};
 use super::index::passage_words;
 use super::search_args::RankingArgs;
 use super::{CliError, GlobalArgs, heap, output};
+use crate::device::choice::DeviceChoice;
 use crate::report::Watch;
 use crate::report::format::{count, duration};
 use crate::retrieval::{Analyzer, EngineSettings};
@@ -91,7 +92,7 @@ pub(super) fn run(args: SelectArgs, global: &GlobalArgs) -> Result<(), CliError>
         stop_words: args.ranking.stop_words()?,
         query: args.ranking.query,
         memory: args.ranking.memory,
-        device: global.device,
+        device: global.device.unwrap_or(DeviceChoice::Cpu),
         corpus: match (args.engine, args.index) {
             (Some(url), _) => Corpus::Engine(EngineSettings {
                 text_field: args.corpus_text_column.clone(),

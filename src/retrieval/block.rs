@@ -10,6 +10,9 @@ use super::term_cache::{TermCache, TermList};
 pub(super) struct Block {
     /// Distinct terms in the order of their first occurrence.
     pub(super) terms: TermList,
+    /// The cache that numbered them, and its number of each; says nothing of the texts, and only saves look-ups.
+    pub(super) cache: u64,
+    pub(super) numbers: Vec<u32>,
     /// (index into `terms`, tf), document by document.
     pub(super) postings: Vec<(u32, u32)>,
     /// Number of distinct terms of each document.
@@ -102,6 +105,7 @@ impl BlockAnalyzer {
         for &number in &numbers {
             block.terms.push(self.cache.terms().get(number as usize));
         }
+        (block.cache, block.numbers) = (self.cache.identity(), numbers);
         block
     }
 }

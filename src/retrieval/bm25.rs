@@ -22,6 +22,7 @@
 //!
 //! Sources: Kamphuis et al., "Which BM25 do you mean?", ECIR 2020; Lucene's `BM25Similarity`.
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::str::FromStr;
 
@@ -292,7 +293,7 @@ pub(super) const MAX_QUERY_TERMS: usize = 1 << 17;
 /// A query in the integers of the search.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct WeightedQuery {
-    /// (term, weight), weights in 1..=65535, at most 131,072 terms. Terms that cannot add to a score are left out.
+    /// (term, weight), the heaviest first; weights in 1..=65535, at most 131,072 terms. Terms that cannot add to a score are left out.
     pub(super) terms: Vec<(u32, u32)>,
     /// By how many bits a product weight * code is shifted down, with rounding.
     pub(super) shift: u32,
@@ -314,10 +315,11 @@ impl WeightedQuery {
             });
         }
         let largest = weighted.iter().map(|&(_, weight)| weight).fold(0.0, f64::max);
-        let terms: Vec<(u32, u32)> = weighted
+        let mut terms: Vec<(u32, u32)> = weighted
             .iter()
             .map(|&(term, weight)| (term, (MAX_CODE * weight / largest).round().max(1.0) as u32))
             .collect();
+        terms.sort_unstable_by_key(|&(term, weight)| (Reverse(weight), term));
         let shift = smallest_shift(&terms);
         Ok(WeightedQuery {
             terms,

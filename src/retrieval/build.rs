@@ -21,7 +21,7 @@ use super::bytes::Bytes;
 use super::index::Index;
 use super::limits::{DEFAULT_MEMORY, DEFAULT_TILE_DOCUMENTS, Limits, PIECE_DOCUMENTS};
 use super::manifest::{PassagesEntry, SegmentEntry, passages_name, segment_name};
-use super::passages::{Frame, Passage, PassageFile, PassageWriter, pack};
+use super::passages::{Frame, Packer, Passage, PassageFile, PassageWriter};
 use super::pipeline;
 use super::segment::{Footer, Segment, SegmentWriter};
 use super::tile::{BlockPart, TileDraft};
@@ -302,9 +302,9 @@ impl IndexBuilder {
             progress(done, texts.len() as u64);
             Ok::<_, RetrievalError>(piece)
         };
-        pipeline::run(&mut self.assembly, self.analyzer, source, |analyzer, texts| {
+        pipeline::run(&mut self.assembly, self.analyzer, source, |worker, texts| {
             Ok(Analyzed {
-                block: analyzer.analyze(texts),
+                block: worker.blocks.analyze(texts),
                 frames: Vec::new(),
             })
         })
@@ -320,10 +320,10 @@ impl IndexBuilder {
         source: impl FnMut() -> Result<Option<P>, E> + Send,
         cut: impl Fn(P) -> Vec<Passage> + Sync,
     ) -> Result<(), E> {
-        pipeline::run(&mut self.assembly, self.analyzer, source, |analyzer, piece| {
+        pipeline::run(&mut self.assembly, self.analyzer, source, |worker, piece| {
             let passages = cut(piece);
             Ok(Analyzed {
-                block: analyzer.analyze(passages.iter().map(|passage| &passage.text)),
+                block: worker.blocks.analyze(passages.iter().map(|passage| &passage.text)),
                 frames: Vec::new(),
             })
         })
@@ -342,11 +342,30 @@ impl IndexBuilder {
     }
 }
 
-/// A piece on its way to a file: counts and compressed texts.
-pub(super) fn analyze_passages(analyzer: &mut BlockAnalyzer, passages: &[Passage]) -> Result<Analyzed, RetrievalError> {
-    let path = PathBuf::from("passages");
-    Ok(Analyzed {
-        block: analyzer.analyze(passages.iter().map(|passage| &passage.text)),
-        frames: pack(passages).map_err(|source| WriteError::of(&path, source))?,
-    })
+/// What a thread of a build keeps from piece to piece.
+pub(super) struct Worker {
+    pub(super) blocks: BlockAnalyzer,
+    packer: Option<Packer>,
+}
+
+impl Worker {
+    pub(super) fn new(analyzer: Analyzer, cached_words: usize) -> Self {
+        Worker {
+            blocks: BlockAnalyzer::new(analyzer, cached_words),
+            packer: None,
+        }
+    }
+
+    /// A piece on its way to a file: counts and compressed texts.
+    pub(super) fn analyze_passages(&mut self, passages: &[Passage]) -> Result<Analyzed, RetrievalError> {
+        let failed = |source| WriteError::of(&PathBuf::from("passages"), source);
+        let packer = match &mut self.packer {
+            Some(packer) => packer,
+            none => none.insert(Packer::new().map_err(failed)?),
+        };
+        Ok(Analyzed {
+            frames: packer.pack(passages).map_err(failed)?,
+            block: self.blocks.analyze(passages.iter().map(|passage| &passage.text)),
+        })
+    }
 }

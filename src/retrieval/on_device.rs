@@ -10,7 +10,7 @@
 
 use super::RetrievalError;
 use super::bm25::WeightedQuery;
-use super::image::{Place, TileImage};
+use super::image::{Place, STRIPS, TileImage};
 use super::scoring::{Best, SUB_TILE};
 use crate::device::choice::DeviceChoice;
 use crate::device::open::Target;
@@ -31,6 +31,8 @@ const _: () = assert!(SUB_TILE == bm25::SUB_TILE, "images are cut as the op's su
 /// A device that scores.
 pub(super) struct DeviceSearch {
     choice: DeviceChoice,
+    /// The device as it was found, until it is opened for the first time.
+    found: Option<Target>,
     k: usize,
     loaded: Option<Loaded>,
 }
@@ -63,9 +65,14 @@ struct Flat<'a> {
 impl DeviceSearch {
     /// Searches for `k` documents on the device of a choice; none where that is the processor, which has its own loop.
     pub(super) fn new(choice: DeviceChoice, k: usize) -> Result<Option<DeviceSearch>, RetrievalError> {
-        let on_processor = choice == DeviceChoice::Cpu || Target::of(choice)?.is_cpu();
-        Ok((!on_processor).then_some(DeviceSearch {
+        // Looking for the processor would load the drivers of GPUs for nothing.
+        if choice == DeviceChoice::Cpu {
+            return Ok(None);
+        }
+        let found = Target::of(choice)?;
+        Ok((!found.is_cpu()).then_some(DeviceSearch {
             choice,
+            found: Some(found),
             k,
             loaded: None,
         }))
@@ -152,7 +159,10 @@ impl DeviceSearch {
                         .flat_map(
                             |&(image, sub_tile, [postings, columns])| match image.place(term, sub_tile) {
                                 Place::List(list) => [postings + list.start as u32, list.len() as u32],
-                                Place::Column(start) => [columns + (start / 2) as u32, COLUMN],
+                                Place::Column(column) => {
+                                    let start = (column * image.sub_tiles() + sub_tile) * SUB_TILE;
+                                    [columns + (start / 2) as u32, COLUMN]
+                                }
                             },
                         ),
                 );
@@ -191,7 +201,11 @@ impl DeviceSearch {
             return Ok(false);
         }
         self.loaded = None; // frees its memory first
-        self.loaded = Some(Loaded::new(self.choice, larger, self.k)?);
+        let target = match self.found.take() {
+            Some(target) => target,
+            None => Target::of(self.choice)?,
+        };
+        self.loaded = Some(Loaded::new(target, larger, self.k)?);
         Ok(true)
     }
 }
@@ -208,17 +222,21 @@ impl<'a> Flat<'a> {
             flat.sub_tiles
                 .extend((0..image.sub_tiles()).map(|sub_tile| (image, sub_tile, starts)));
             flat.postings.extend_from_slice(image.postings());
-            let pairs = image.columns().chunks_exact(2);
-            flat.columns
-                .extend(pairs.map(|pair| u32::from(pair[0]) | u32::from(pair[1]) << 16));
+            // The op has a column's codes of the tile one after another.
+            for column in 0..image.column_count() {
+                for strip in 0..image.sub_tiles() * STRIPS {
+                    let pairs = image.codes(strip, column).as_chunks::<2>().0;
+                    let words = pairs.iter().map(|&[low, high]| u32::from(low) | u32::from(high) << 16);
+                    flat.columns.extend(words);
+                }
+            }
         }
         flat
     }
 }
 
 impl Loaded {
-    fn new(choice: DeviceChoice, capacity: Capacity, k: usize) -> Result<Loaded, RetrievalError> {
-        let target = Target::of(choice)?;
+    fn new(target: Target, capacity: Capacity, k: usize) -> Result<Loaded, RetrievalError> {
         let params = ParamTable::new(Vec::new());
         let mut r = Recorder::new("search", &params).within(target.limits());
         let documents = capacity.sub_tiles * SUB_TILE;

@@ -11,6 +11,7 @@ use std::io::{self, Write};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use zstd::bulk::Compressor;
 
 use super::RetrievalError;
 use super::bytes::{Bytes, Section, SectionWriter};
@@ -41,33 +42,54 @@ pub(super) struct Frame {
     text_bytes: u64,
 }
 
-/// Compresses passages, in order.
-///
-/// # Errors
-/// What the compressor says; a string of 4 GB.
-pub(super) fn pack(passages: &[Passage]) -> io::Result<Vec<Frame>> {
-    let mut frames = Vec::new();
-    let (mut names, mut texts) = (Vec::new(), Vec::with_capacity(FRAME_BYTES));
-    let (mut documents, mut text_bytes) = (0, 0);
-    for (i, passage) in passages.iter().enumerate() {
-        write_string(&mut names, &passage.id)?;
-        write_string(&mut names, &passage.source)?;
-        write_string(&mut texts, &passage.text)?;
-        documents += 1;
-        text_bytes += passage.text.len() as u64;
-        if texts.len() >= FRAME_BYTES || i + 1 == passages.len() {
-            frames.push(Frame {
-                names: zstd::bulk::compress(&names, LEVEL)?,
-                texts: zstd::bulk::compress(&texts, LEVEL)?,
-                documents,
-                text_bytes,
-            });
-            names.clear();
-            texts.clear();
-            (documents, text_bytes) = (0, 0);
-        }
+/// Compresses passages; made once by each thread, since its tables are larger than a frame.
+pub(super) struct Packer {
+    compressor: Compressor<'static>,
+    names: Vec<u8>,
+    texts: Vec<u8>,
+}
+
+impl Packer {
+    pub(super) fn new() -> io::Result<Packer> {
+        Ok(Packer {
+            compressor: Compressor::new(LEVEL)?,
+            names: Vec::new(),
+            texts: Vec::new(),
+        })
     }
-    Ok(frames)
+
+    /// The passages as frames, in order.
+    ///
+    /// # Errors
+    /// What the compressor says; a string of 4 GB.
+    pub(super) fn pack(&mut self, passages: &[Passage]) -> io::Result<Vec<Frame>> {
+        let Packer {
+            compressor,
+            names,
+            texts,
+        } = self;
+        let mut frames = Vec::new();
+        let (mut documents, mut text_bytes) = (0, 0);
+        for (i, passage) in passages.iter().enumerate() {
+            write_string(names, &passage.id)?;
+            write_string(names, &passage.source)?;
+            write_string(texts, &passage.text)?;
+            documents += 1;
+            text_bytes += passage.text.len() as u64;
+            if texts.len() >= FRAME_BYTES || i + 1 == passages.len() {
+                frames.push(Frame {
+                    names: compressor.compress(names)?,
+                    texts: compressor.compress(texts)?,
+                    documents,
+                    text_bytes,
+                });
+                names.clear();
+                texts.clear();
+                (documents, text_bytes) = (0, 0);
+            }
+        }
+        Ok(frames)
+    }
 }
 
 fn write_string(out: &mut Vec<u8>, text: &str) -> io::Result<()> {

@@ -10,8 +10,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::RetrievalError;
 use super::analyzer::Analyzer;
-use super::block::BlockAnalyzer;
-use super::build::{Analyzed, Assembly};
+use super::build::{Analyzed, Assembly, Worker};
 use super::limits::Limits;
 use super::tile::{BlockPart, TileDraft};
 
@@ -96,7 +95,7 @@ pub(super) fn run<P: Send, E: From<RetrievalError> + Send>(
     assembly: &mut Assembly,
     analyzer: Analyzer,
     source: impl FnMut() -> Result<Option<P>, E> + Send,
-    analyze: impl Fn(&mut BlockAnalyzer, P) -> Result<Analyzed, RetrievalError> + Sync,
+    analyze: impl Fn(&mut Worker, P) -> Result<Analyzed, RetrievalError> + Sync,
 ) -> Result<(), E> {
     let limits = *assembly.limits();
     let source = Mutex::new(source);
@@ -122,7 +121,7 @@ pub(super) fn run<P: Send, E: From<RetrievalError> + Send>(
             lock(&state).broken = true;
             changed.notify_all();
         });
-        let mut blocks = BlockAnalyzer::new(analyzer, limits.cached_words);
+        let mut worker = Worker::new(analyzer, limits.cached_words);
         loop {
             let mut guard = lock(&state);
             let task = loop {
@@ -154,7 +153,7 @@ pub(super) fn run<P: Send, E: From<RetrievalError> + Send>(
                             guard.pieces_read += 1;
                             drop(guard);
                             changed.notify_all();
-                            match analyze(&mut blocks, piece) {
+                            match analyze(&mut worker, piece) {
                                 Ok(piece) => lock(&state).hand_in_piece(number, piece),
                                 Err(error) => Err(error.into()),
                             }

@@ -1,26 +1,39 @@
-//! The inner loop: scores of one query in one sub-tile, and the best documents so far.
+//! The inner loop: scores of some queries in one sub-tile, and the best documents so far.
 //!
-//! Accumulators are `[u32; SUB_TILE]`, 16 KB, in the L1 cache. Per (query, sub-tile):
+//! Accumulators are `[u32; SUB_TILE]` for each query, 16 KB: one fits the L1 cache, all of them half of the L2 cache.
 //!
 //! ```text
-//! columns   scores[d]  = sum over columns of (w c[d] + h) >> s      vectors of documents, sums stay in registers
-//! lists     scores[id] += (w c + h) >> s                            one document after another
-//! scan      block of documents with any score above the threshold -> buffer of keys
+//! for each query    lists     scores[id] += (w c + h) >> s                   one document after another
+//!                   bounds    of each block of 32 documents: what the columns from the i-th on can add, by their
+//!                             largest codes there
+//! for each strip of 256 documents, each query, each block of the strip:
+//!                   columns   sums += (w c[d] + h) >> s, the heaviest first  vectors of documents, in registers
+//!                             a block is left as soon as no sum of it can pass the threshold any more
+//!                   scan      a block with a score above the threshold -> buffer of keys
 //! ```
+//!
+//! A strip of all columns is read from memory once for all queries. Frequent terms have the columns, and small weights: the
+//! bounds, a thirty-second of the work of the columns, spare much of it. They change no result: what is left out could not
+//! come in.
 //!
 //! An absent document has code 0 in a column and adds h >> s = 0. Keys are score << 32 | !document, so that a larger
 //! key is a better hit. The buffer takes twice K keys; when it is full, selection leaves the K best, and the K-th score
 //! becomes the threshold. Documents come in ascending order, so one that only equals the threshold loses the tie.
 
+use std::ops::Range;
+
 use super::bm25::WeightedQuery;
-use super::image::{Part, TileImage};
+use super::image::{BLOCK, BLOCKS, Place, STRIP, STRIPS, TileImage};
 use super::search::Hit;
 
 /// Documents that are scored together.
 pub(super) const SUB_TILE: usize = 4096;
 
-/// Documents that are compared with the threshold at once, and summed over all columns at once.
-const BLOCK: usize = 32;
+/// Queries that are scored together, at most: their accumulators are 256 KB.
+pub(super) const MAX_QUERIES: usize = 16;
+
+/// Columns that are added up between two looks at the threshold.
+const STAGE: usize = 4;
 
 /// The best hits of a query among the documents scored so far.
 pub(super) struct Best {
@@ -118,32 +131,44 @@ pub(super) fn buffer_len(k: usize, documents: usize) -> usize {
 }
 
 /// The memory of one thread.
-pub(super) struct Accumulators {
-    scores: Box<[u32; SUB_TILE]>,
+pub(super) struct Accumulators(Vec<Accumulator>);
+
+/// The memory of a query.
+struct Accumulator {
+    scores: [u32; SUB_TILE],
     /// (column, weight) of the query's columns.
     columns: Vec<(usize, u32)>,
+    /// (postings, weight) of the query's lists.
+    lists: Vec<(Range<usize>, u32)>,
+    /// For each stage of columns, the lightest first, and each block: what the stage and those of lighter columns can
+    /// add to a score.
+    bounds: Vec<[u32; BLOCKS]>,
 }
 
 impl Accumulators {
-    /// Ready for any number of queries.
+    /// Ready for up to [`MAX_QUERIES`] queries at a time.
     pub(super) fn new() -> Self {
-        Accumulators {
-            scores: Box::new([0; SUB_TILE]),
+        let accumulator = || Accumulator {
+            scores: [0; SUB_TILE],
             columns: Vec::new(),
-        }
+            lists: Vec::new(),
+            bounds: Vec::new(),
+        };
+        Accumulators(std::iter::repeat_with(accumulator).take(MAX_QUERIES).collect())
     }
 }
 
-/// Scores the documents of a sub-tile against a query and takes in those that belong to the best so far.
+/// Scores the documents of a sub-tile against up to [`MAX_QUERIES`] queries and takes in those that belong to the best
+/// of each so far.
 ///
-/// The query's terms are numbered as in the image. The code for the processor at hand is chosen here; all versions are
+/// The queries' terms are numbered as in the image. The code for the processor at hand is chosen here; all versions are
 /// the same function, compiled for other vectors. Against SSE2, AVX2 halves the time and AVX-512 saves another sixth.
 pub(super) fn score_sub_tile(
     image: &TileImage,
     sub_tile: usize,
-    query: &WeightedQuery,
+    queries: &[WeightedQuery],
     accumulators: &mut Accumulators,
-    best: &mut Best,
+    best: &mut [Best],
 ) {
     #[cfg(target_arch = "x86_64")]
     {
@@ -153,16 +178,16 @@ pub(super) fn score_sub_tile(
             && is_x86_feature_detected!("bmi2")
         {
             // SAFETY: the only requirement is that the processor has these four features, which was just detected.
-            unsafe { score_with_avx512(image, sub_tile, query, accumulators, best) };
+            unsafe { score_with_avx512(image, sub_tile, queries, accumulators, best) };
             return;
         }
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2") {
             // SAFETY: the only requirement is that the processor has these two features, which was just detected.
-            unsafe { score_with_avx2(image, sub_tile, query, accumulators, best) };
+            unsafe { score_with_avx2(image, sub_tile, queries, accumulators, best) };
             return;
         }
     }
-    score(image, sub_tile, query, accumulators, best);
+    score(image, sub_tile, queries, accumulators, best);
 }
 
 /// [`score`], compiled for processors with AVX-512.
@@ -171,11 +196,11 @@ pub(super) fn score_sub_tile(
 fn score_with_avx512(
     image: &TileImage,
     sub_tile: usize,
-    query: &WeightedQuery,
+    queries: &[WeightedQuery],
     accumulators: &mut Accumulators,
-    best: &mut Best,
+    best: &mut [Best],
 ) {
-    score(image, sub_tile, query, accumulators, best);
+    score(image, sub_tile, queries, accumulators, best);
 }
 
 /// [`score`], compiled for processors with AVX2.
@@ -184,67 +209,155 @@ fn score_with_avx512(
 fn score_with_avx2(
     image: &TileImage,
     sub_tile: usize,
-    query: &WeightedQuery,
+    queries: &[WeightedQuery],
     accumulators: &mut Accumulators,
-    best: &mut Best,
+    best: &mut [Best],
 ) {
-    score(image, sub_tile, query, accumulators, best);
+    score(image, sub_tile, queries, accumulators, best);
 }
 
 #[inline(always)]
-fn score(image: &TileImage, sub_tile: usize, query: &WeightedQuery, accumulators: &mut Accumulators, best: &mut Best) {
-    let (half, shift) = (query.half(), query.shift);
-    let Accumulators { scores, columns } = accumulators;
-    let scores: &mut [u32; SUB_TILE] = scores;
-
-    columns.clear();
-    for &(term, weight) in &query.terms {
-        if let Part::Column(start) = image.part(term, sub_tile) {
-            columns.push((start, weight));
+fn score(
+    image: &TileImage,
+    sub_tile: usize,
+    queries: &[WeightedQuery],
+    accumulators: &mut Accumulators,
+    best: &mut [Best],
+) {
+    for (query, accumulator) in queries.iter().zip(&mut accumulators.0) {
+        add_lists(image, sub_tile, query, accumulator);
+        find_bounds(image, sub_tile, query, accumulator);
+    }
+    for strip in 0..STRIPS {
+        let each = queries.iter().zip(&mut accumulators.0).zip(&mut *best);
+        for ((query, accumulator), best) in each {
+            add_columns(image, sub_tile, strip, query, accumulator, best);
         }
     }
-    if columns.is_empty() {
-        scores.fill(0);
-    } else {
-        for (block, scores) in scores.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
-            let mut sums = [0; BLOCK];
-            for &(start, weight) in columns.iter() {
-                let codes: &[u16; BLOCK] = image.column_codes(start + block * BLOCK);
+}
+
+/// The scores by the lists alone, and which terms have columns.
+#[inline(always)]
+fn add_lists(image: &TileImage, sub_tile: usize, query: &WeightedQuery, accumulator: &mut Accumulator) {
+    let (half, shift) = (query.half(), query.shift);
+    let Accumulator {
+        scores, columns, lists, ..
+    } = accumulator;
+    scores.fill(0);
+    columns.clear();
+    lists.clear();
+    for &(term, weight) in &query.terms {
+        match image.place(term, sub_tile) {
+            Place::Column(column) => columns.push((column, weight)),
+            Place::List(range) => {
+                if !range.is_empty() {
+                    fetch(&image.postings()[range.clone()]);
+                    lists.push((range, weight));
+                }
+            }
+        }
+    }
+    for (range, weight) in lists {
+        // SUB_TILE is a power of two, so the mask takes the tile's local id to the sub-tile's.
+        let mut add = |posting: u32| {
+            scores[posting as usize % SUB_TILE] += (*weight * (posting >> 16) + half) >> shift;
+        };
+        let (fours, rest) = image.postings()[range.clone()].as_chunks::<4>();
+        for &[a, b, c, d] in fours {
+            add(a);
+            add(b);
+            add(c);
+            add(d);
+        }
+        rest.iter().copied().for_each(add);
+    }
+}
+
+/// Asks for the beginning of a list, so that the lists of a query come from memory side by side.
+#[inline(always)]
+fn fetch(list: &[u32]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in list.chunks(64 / size_of::<u32>()).take(FETCHED_LINES) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch is a hint that reads nothing into the program and cannot fault; SSE is part of x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = list;
+}
+
+/// Cache lines of a list that are asked for; the processor sees by itself how a longer one goes on.
+#[cfg(target_arch = "x86_64")]
+const FETCHED_LINES: usize = 4;
+
+/// What the columns can add to a score.
+#[inline(always)]
+fn find_bounds(image: &TileImage, sub_tile: usize, query: &WeightedQuery, accumulator: &mut Accumulator) {
+    let (half, shift) = (query.half(), query.shift);
+    let Accumulator { columns, bounds, .. } = accumulator;
+    let mut bound = [0; BLOCKS];
+    bounds.clear();
+    for stage in columns.rchunks(STAGE) {
+        for &(column, weight) in stage {
+            for (bound, &code) in bound.iter_mut().zip(image.maxima(column, sub_tile)) {
+                *bound += (weight * u32::from(code) + half) >> shift;
+            }
+        }
+        bounds.push(bound);
+    }
+}
+
+/// Completes the scores of a strip of the sub-tile, as far as they matter, and takes in the best.
+#[inline(always)]
+fn add_columns(
+    image: &TileImage,
+    sub_tile: usize,
+    strip: usize,
+    query: &WeightedQuery,
+    accumulator: &mut Accumulator,
+    best: &mut Best,
+) {
+    let (half, shift) = (query.half(), query.shift);
+    let Accumulator {
+        scores,
+        columns,
+        bounds,
+        ..
+    } = accumulator;
+    let first_document = image.first_document() + (sub_tile * SUB_TILE + strip * STRIP) as u32;
+    let scores = scores[strip * STRIP..][..STRIP].as_chunks_mut::<BLOCK>().0;
+    for (block, scores) in scores.iter_mut().enumerate() {
+        let mut left = columns.as_slice();
+        for bounds in bounds.iter().rev() {
+            if !any_above(scores, bounds[strip * STRIP / BLOCK + block], best.threshold) {
+                break;
+            }
+            // The first stage has what is left over by stages of full size.
+            let (stage, behind) = left.split_at((left.len() - 1) % STAGE + 1);
+            left = behind;
+            let mut sums = *scores;
+            for &(column, weight) in stage {
+                let codes = &image.codes(sub_tile * STRIPS + strip, column).as_chunks::<BLOCK>().0[block];
                 for (sum, &code) in sums.iter_mut().zip(codes) {
                     *sum += (weight * u32::from(code) + half) >> shift;
                 }
             }
             *scores = sums;
         }
+        if left.is_empty() && any_above(scores, 0, best.threshold) {
+            best.offer(first_document + (block * BLOCK) as u32, scores);
+        }
     }
+}
 
-    for &(term, weight) in &query.terms {
-        if let Part::List(postings) = image.part(term, sub_tile) {
-            // SUB_TILE is a power of two, so the mask takes the tile's local id to the sub-tile's.
-            let mut add = |posting: u32| {
-                scores[posting as usize % SUB_TILE] += (weight * (posting >> 16) + half) >> shift;
-            };
-            let (fours, rest) = postings.as_chunks::<4>();
-            for &[a, b, c, d] in fours {
-                add(a);
-                add(b);
-                add(c);
-                add(d);
-            }
-            rest.iter().copied().for_each(add);
-        }
+/// Whether a sum can pass the threshold with so much more.
+#[inline(always)]
+fn any_above(sums: &[u32; BLOCK], more: u32, threshold: u32) -> bool {
+    let mut any = false;
+    for &sum in sums {
+        any |= sum + more > threshold;
     }
-
-    let first_document = image.first_document() + (sub_tile * SUB_TILE) as u32;
-    for (block, scores) in (0..).zip(scores.as_chunks::<BLOCK>().0) {
-        let mut passes = false;
-        for &score in scores {
-            passes |= score > best.threshold;
-        }
-        if passes {
-            best.offer(first_document + block * BLOCK as u32, scores);
-        }
-    }
+    any
 }
 
 #[cfg(test)]
@@ -276,20 +389,23 @@ mod tests {
         let texts = ["even odd p3 p50 q12 q900"];
         let prepared = Prepared::new(&index, &texts, Query::Text, &StopWords::default(), &bm25).unwrap();
         let tile = index.tile(index.tiles()[0]).unwrap();
-        let image = TileImage::new(&tile, 0, &prepared.of_segment[0], prepared.terms, &codes).unwrap();
-        let query = &prepared.queries[0];
+        let mut image = TileImage::default();
+        image
+            .fill(&tile, 0, &prepared.of_segment[0], prepared.terms, &codes)
+            .unwrap();
 
-        type Version = fn(&TileImage, usize, &WeightedQuery, &mut Accumulators, &mut Best);
+        type Version = fn(&TileImage, usize, &[WeightedQuery], &mut Accumulators, &mut [Best]);
         let mut versions: Vec<Version> = vec![score, score_sub_tile];
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2") {
             // SAFETY: the two features were just detected.
             versions.push(|i, s, q, a, b| unsafe { score_with_avx2(i, s, q, a, b) });
         }
         let hits = versions.into_iter().map(|version| {
-            let (mut accumulators, mut best) = (Accumulators::new(), Best::new(40, 6000));
+            let (mut accumulators, mut best) = (Accumulators::new(), [Best::new(40, 6000)]);
             for sub_tile in 0..image.sub_tiles() {
-                version(&image, sub_tile, query, &mut accumulators, &mut best);
+                version(&image, sub_tile, &prepared.queries, &mut accumulators, &mut best);
             }
+            let [best] = best;
             best.into_hits()
         });
         let hits: Vec<Vec<Hit>> = hits.collect();

@@ -5,11 +5,11 @@
 //! for each pass of queries (buffers of 2 K keys each, within three eighths of the memory):
 //!     for each group of tiles (images within three eighths of the memory):
 //!         in parallel over tiles:             execution images for the union
-//!         in parallel over chunks of queries: for each tile, each sub-tile, each query of the chunk: score, keep the best
+//!         in parallel over chunks of queries: for each tile, each sub-tile: score the chunk's queries, keep the best
 //!     sort what was kept, hand it on
 //! ```
 //!
-//! The loop order keeps a sub-tile's postings in the second-level cache while the chunk's queries use them. A query's
+//! The loop order keeps a sub-tile's postings in the caches while the chunk's queries use them. A query's
 //! buffer belongs to one chunk, so nothing is locked. The pages of a group's tiles are given back when it is done.
 
 use rayon::prelude::*;
@@ -21,12 +21,9 @@ use super::index::{Index, TileRef};
 use super::limits::DEFAULT_MEMORY;
 use super::on_device::DeviceSearch;
 use super::query::{Prepared, Query, StopWords};
-use super::scoring::{Accumulators, Best, buffer_len, score_sub_tile};
+use super::scoring::{Accumulators, Best, MAX_QUERIES, buffer_len, score_sub_tile};
 use super::{Progress, RetrievalError};
 use crate::device::choice::DeviceChoice;
-
-/// Queries that a thread takes through a tile together, at most.
-const MAX_CHUNK: usize = 256;
 
 /// A document found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -230,18 +227,22 @@ impl<'a> Search<'a> {
         let chunk = queries
             .len()
             .div_ceil(4 * rayon::current_num_threads())
-            .clamp(1, MAX_CHUNK);
+            .clamp(1, MAX_QUERIES);
+        let mut images: Vec<TileImage> = Vec::new();
         for group in self.tile_groups() {
-            let images = group.par_iter().map(|&tile| self.image(tile));
-            let images = images.collect::<Result<Vec<TileImage>, RetrievalError>>()?;
+            images.resize_with(group.len().max(images.len()), TileImage::default);
+            let images = &mut images[..group.len()];
+            let filled = images.par_iter_mut().zip(group);
+            filled.try_for_each(|(image, &tile)| self.fill(image, tile))?;
+            let images = &*images;
             if let Some(device) = &mut device {
-                device.search(&images, queries, &mut best, report)?;
+                device.search(images, queries, &mut best, report)?;
                 continue;
             }
             best.par_chunks_mut(chunk).zip(queries.par_chunks(chunk)).for_each_init(
                 Accumulators::new,
                 |accumulators, (best, queries)| {
-                    for image in &images {
+                    for image in images {
                         search_tile(image, queries, accumulators, best);
                         report(queries.len());
                     }
@@ -251,11 +252,11 @@ impl<'a> Search<'a> {
         Ok(best.into_par_iter().map(Best::into_hits).collect())
     }
 
-    /// The execution image of a tile, whose pages are given back.
-    fn image(&self, tile: TileRef) -> Result<TileImage, RetrievalError> {
+    /// Makes the execution image of a tile, whose pages are given back.
+    fn fill(&self, image: &mut TileImage, tile: TileRef) -> Result<(), RetrievalError> {
         let Prepared { terms, of_segment, .. } = &self.prepared;
         let data = self.index.tile(tile)?;
-        let image = TileImage::new(
+        image.fill(
             &data,
             tile.first_document,
             &of_segment[tile.segment],
@@ -263,7 +264,7 @@ impl<'a> Search<'a> {
             &self.codes,
         )?;
         self.index.release(tile);
-        Ok(image)
+        Ok(())
     }
 
     /// The tiles in runs whose images fit the memory.
@@ -286,10 +287,6 @@ impl<'a> Search<'a> {
 /// Takes a chunk of queries through a tile.
 fn search_tile(image: &TileImage, queries: &[WeightedQuery], accumulators: &mut Accumulators, best: &mut [Best]) {
     for sub_tile in 0..image.sub_tiles() {
-        for (query, best) in queries.iter().zip(best.iter_mut()) {
-            if !query.terms.is_empty() {
-                score_sub_tile(image, sub_tile, query, accumulators, best);
-            }
-        }
+        score_sub_tile(image, sub_tile, queries, accumulators, best);
     }
 }

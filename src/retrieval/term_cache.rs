@@ -1,11 +1,20 @@
 //! Terms as numbers: the cache that makes analysis fast.
 //!
 //! The term of a word never changes. [`TermCache`] maps a word as written to the number of its term, so that lower
-//! case, stop words and stemming are paid once per distinct word, and the rest of a word's cost is one look-up. Words
-//! of up to 16 bytes, nearly all, are keys in place: no pointer is followed.
+//! case, stop words and stemming are paid once per distinct word, and the rest of a word's cost is one look-up:
+//!
+//! ```text
+//! hot words     8,192 slots of 24 bytes, one for each hash: nearly nine words of ten, in the second-level cache
+//! short words   all words of up to 16 bytes, keys in place
+//! long words    the others
+//! ```
+//!
+//! A slot belongs to the word that is met there most often: each hit is a vote for it, each other word takes one away,
+//! and the word that finds none left moves in.
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable, hash_table::Entry};
 use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::analyzer::Analyzer;
 use super::words::for_each_word;
@@ -47,7 +56,8 @@ impl TermList {
 #[derive(Default)]
 pub(super) struct TermNumbers {
     pub(super) terms: TermList,
-    table: HashTable<u32>,
+    /// Half of the hash, which spares nearly all comparisons of other strings, and the number.
+    table: HashTable<(u32, u32)>,
     hasher: DefaultHashBuilder,
 }
 
@@ -55,13 +65,13 @@ impl TermNumbers {
     /// The number of `term`, a new one if it is new.
     pub(super) fn number(&mut self, term: &str) -> u32 {
         let Self { terms, table, hasher } = self;
-        let equal = |&number: &u32| terms.get(number as usize) == term;
-        let hash = |&number: &u32| hasher.hash_one(terms.get(number as usize));
-        match table.entry(hasher.hash_one(term), equal, hash) {
-            Entry::Occupied(entry) => *entry.get(),
+        let half = (hasher.hash_one(term) >> 32) as u32;
+        let equal = |&(other, number): &(u32, u32)| other == half && terms.get(number as usize) == term;
+        match table.entry(spread(half), equal, |&(half, _)| spread(half)) {
+            Entry::Occupied(entry) => entry.get().1,
             Entry::Vacant(entry) => {
                 let number = u32::try_from(terms.len()).expect("a corpus has fewer than 2^32 distinct terms");
-                entry.insert(number);
+                entry.insert((half, number));
                 terms.push(term);
                 number
             }
@@ -69,17 +79,45 @@ impl TermNumbers {
     }
 }
 
+/// The tables take the place from the low bits of a hash and a tag from the high ones.
+fn spread(half: u32) -> u64 {
+    u64::from(half).wrapping_mul(MIX)
+}
+
+/// An odd number with bits all over: 2^64 divided by the golden ratio.
+const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// A word of up to 16 bytes, padded with zeros; words contain no zero byte, so none collide.
+type ShortWord = (u64, u64);
+
 /// The terms of a stream of texts, numbered in the order of their first occurrence.
 pub(super) struct TermCache {
     analyzer: Analyzer,
-    /// Word as written to number of its term, or [`STOP_WORD`]; words of up to 16 bytes.
-    short_words: HashMap<(u64, u64), u32>,
+    /// No other cache of the process has this one, nor has this one after it has forgotten.
+    identity: u64,
+    hot_words: Box<[HotWord; HOT_WORDS]>,
+    /// Word as written, number of its term or [`STOP_WORD`].
+    short_words: HashTable<(ShortWord, u32)>,
     /// The same for longer words.
     long_words: HashMap<Box<str>, u32>,
     numbers: TermNumbers,
     /// With more words than these it forgets.
     most_words: usize,
 }
+
+/// A word that is met often.
+#[derive(Clone, Copy, Default)]
+struct HotWord {
+    word: ShortWord,
+    number: u32,
+    votes: u32,
+}
+
+/// Slots of hot words: 192 KB.
+const HOT_WORDS: usize = 1 << 13;
+
+/// Votes that a word can save up.
+const MOST_VOTES: u32 = 64;
 
 /// The entry of a word without a term.
 const STOP_WORD: u32 = u32::MAX;
@@ -91,9 +129,12 @@ pub(super) const BYTES_PER_CACHED_WORD: usize = 64;
 impl TermCache {
     /// A cache that [`TermCache::forget_if_large`] empties when it has more than `most_words` words.
     pub(super) fn new(analyzer: Analyzer, most_words: usize) -> Self {
+        static IDENTITIES: AtomicU64 = AtomicU64::new(0);
         TermCache {
             analyzer,
-            short_words: HashMap::new(),
+            identity: IDENTITIES.fetch_add(1, Ordering::Relaxed),
+            hot_words: Box::new([HotWord::default(); HOT_WORDS]),
+            short_words: HashTable::new(),
             long_words: HashMap::new(),
             numbers: TermNumbers::default(),
             most_words,
@@ -103,19 +144,22 @@ impl TermCache {
     /// Calls `visit` with the number of every term of `text`, in order.
     pub(super) fn for_each_term(&mut self, text: &str, mut visit: impl FnMut(u32)) {
         for_each_word(text, |word| {
-            let key = short_key(word.as_bytes());
-            let known = match key {
-                Some(key) => self.short_words.get(&key),
-                None => self.long_words.get(word),
-            };
-            let number = match known {
-                Some(&number) => number,
-                None => self.learn(word, key),
+            let number = match short_word(text, word) {
+                Some(short) => self.number(short, word),
+                None => match self.long_words.get(word) {
+                    Some(&number) => number,
+                    None => self.learn_long(word),
+                },
             };
             if number != STOP_WORD {
                 visit(number);
             }
         });
+    }
+
+    /// Two blocks of the same identity have the same numbers for the same terms.
+    pub(super) fn identity(&self) -> u64 {
+        self.identity
     }
 
     /// The terms seen so far, by number.
@@ -130,40 +174,98 @@ impl TermCache {
         }
     }
 
-    #[cold]
-    fn learn(&mut self, word: &str, key: Option<(u64, u64)>) -> u32 {
-        let number = self
-            .analyzer
-            .term(word)
-            .map_or(STOP_WORD, |term| self.numbers.number(&term));
-        match key {
-            Some(key) => self.short_words.insert(key, number),
-            None => self.long_words.insert(word.into(), number),
+    #[inline(always)]
+    fn number(&mut self, short: ShortWord, word: &str) -> u32 {
+        let hash = hash(short);
+        let slot = &mut self.hot_words[(hash >> 32) as usize % HOT_WORDS];
+        if slot.word == short {
+            slot.votes += u32::from(slot.votes < MOST_VOTES);
+            return slot.number;
+        }
+        self.number_of_cold(short, hash, word)
+    }
+
+    #[inline(never)]
+    fn number_of_cold(&mut self, short: ShortWord, hash: u64, word: &str) -> u32 {
+        let known = self.short_words.find(hash, |(other, _)| *other == short);
+        let number = match known {
+            Some(&(_, number)) => number,
+            None => self.learn_short(short, hash, word),
         };
+        let slot = &mut self.hot_words[(hash >> 32) as usize % HOT_WORDS];
+        match slot.votes {
+            0 => {
+                *slot = HotWord {
+                    word: short,
+                    number,
+                    votes: 1,
+                }
+            }
+            _ => slot.votes -= 1,
+        }
         number
+    }
+
+    #[cold]
+    fn learn_short(&mut self, short: ShortWord, place: u64, word: &str) -> u32 {
+        let number = self.learn(word);
+        self.short_words
+            .insert_unique(place, (short, number), |&(short, _)| hash(short));
+        number
+    }
+
+    #[cold]
+    fn learn_long(&mut self, word: &str) -> u32 {
+        let number = self.learn(word);
+        self.long_words.insert(word.into(), number);
+        number
+    }
+
+    fn learn(&mut self, word: &str) -> u32 {
+        self.analyzer
+            .term(word)
+            .map_or(STOP_WORD, |term| self.numbers.number(&term))
     }
 }
 
-/// A word of up to 16 bytes as a number, padded with zeros; words contain no zero byte, so none collide.
-#[inline]
-fn short_key(word: &[u8]) -> Option<(u64, u64)> {
-    let len = word.len();
-    // The second of two overlapping loads, without the bytes that the first has.
-    match len {
-        0..4 => Some((word.iter().rev().fold(0, |key, &byte| key << 8 | u64::from(byte)), 0)),
-        4..=8 => {
-            let first = u64::from(u32::from_le_bytes(*word.first_chunk()?));
-            let last = u64::from(u32::from_le_bytes(*word.last_chunk()?));
-            Some((first | last >> (8 * (8 - len)) << 32, 0))
-        }
-        9..=16 => {
-            let first = u64::from_le_bytes(*word.first_chunk()?);
-            let last = u64::from_le_bytes(*word.last_chunk()?);
-            Some((first, last >> (8 * (16 - len))))
-        }
-        _ => None,
-    }
+/// A product of 128 bits, folded: every bit of the word reaches every bit of the hash.
+#[inline(always)]
+fn hash((first, last): ShortWord) -> u64 {
+    let product = u128::from(first ^ MIX) * u128::from(last ^ MIX.rotate_left(32));
+    (product as u64 ^ (product >> 64) as u64).wrapping_mul(MIX)
 }
+
+/// The key of a word of up to 16 bytes, which lies in `text`.
+#[inline(always)]
+fn short_word(text: &str, word: &str) -> Option<ShortWord> {
+    let len = word.len();
+    if len > 16 {
+        return None;
+    }
+    // One load of 16 bytes, of which those behind the word are taken off; near the end of the text a copy.
+    let start = word.as_ptr() as usize - text.as_ptr() as usize;
+    let bytes = match text.as_bytes().get(start..).and_then(<[u8]>::first_chunk) {
+        Some(bytes) => *bytes,
+        None => {
+            let mut bytes = [0; 16];
+            bytes[..len].copy_from_slice(word.as_bytes());
+            bytes
+        }
+    };
+    let key = u128::from_le_bytes(bytes) & MASKS[len];
+    Some((key as u64, (key >> 64) as u64))
+}
+
+/// The first so many bytes.
+const MASKS: [u128; 17] = {
+    let mut masks = [0; 17];
+    let mut len = 1;
+    while len <= 16 {
+        masks[len] = u128::MAX >> (128 - 8 * len);
+        len += 1;
+    }
+    masks
+};
 
 #[cfg(test)]
 mod tests {
@@ -185,14 +287,33 @@ mod tests {
     }
 
     #[test]
-    fn short_keys_are_the_bytes_padded_with_zeros() {
-        let word = b"abcdefghijklmnopq";
-        for len in 0..=16 {
-            let mut padded = [0; 16];
-            padded[..len].copy_from_slice(&word[..len]);
-            let (first, last) = short_key(&word[..len]).unwrap();
-            assert_eq!([first.to_le_bytes(), last.to_le_bytes()].concat(), padded, "{len}");
+    fn short_words_are_their_bytes_padded_with_zeros_wherever_they_stand() {
+        let text = "abcdefghijklmnopq-abcdefghijklmnop";
+        for start in [0, 18] {
+            for len in 0..=16 {
+                let mut padded = [0; 16];
+                padded[..len].copy_from_slice(&text.as_bytes()[start..start + len]);
+                let (first, last) = short_word(text, &text[start..start + len]).unwrap();
+                assert_eq!([first.to_le_bytes(), last.to_le_bytes()].concat(), padded, "{len}");
+            }
         }
-        assert_eq!(short_key(word), None);
+        assert_eq!(short_word(text, &text[..17]), None);
+    }
+
+    #[test]
+    fn words_that_share_the_slot_of_a_hot_word_keep_their_numbers() {
+        // Four times as many words as slots, in two orders, so that they take each other's places again and again.
+        let words: Vec<String> = (0..4 * HOT_WORDS).map(|i| format!("w{i}")).collect();
+        let mut cache = TermCache::new(Analyzer::Standard, usize::MAX);
+        let mut numbers = Vec::new();
+        cache.for_each_term(&words.join(" "), |number| numbers.push(number));
+        assert!(numbers.iter().copied().eq(0..words.len() as u32));
+        for stride in [1, 3, 4097] {
+            let order = || (0..3 * words.len()).map(|i| i * stride % words.len());
+            let text: Vec<&str> = order().map(|i| words[i].as_str()).collect();
+            numbers.clear();
+            cache.for_each_term(&text.join(" "), |number| numbers.push(number));
+            assert!(numbers.iter().map(|&number| number as usize).eq(order()), "{stride}");
+        }
     }
 }

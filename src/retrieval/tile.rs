@@ -14,6 +14,7 @@ use super::block::Block;
 use super::bytes::read_u32;
 use super::codec::{ListEncoder, read_varint, write_varint};
 use super::term_cache::{TermList, TermNumbers};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -62,10 +63,15 @@ impl TileDraft {
         let mut all = TermNumbers::default();
         // By the tile's term numbers: postings and occurrences.
         let mut counts: Vec<(u32, u64)> = Vec::new();
+        let mut known = HashMap::new();
         let numbers: Vec<Vec<u32>> = parts
             .iter()
-            .map(|part| number_terms(part, &mut all, &mut counts))
+            .map(|part| {
+                let known = known.entry(part.block.cache).or_default();
+                number_terms(part, known, &mut all, &mut counts)
+            })
             .collect();
+        drop(known);
         let order = sorted_order(&all.terms);
 
         // Counting sort of the postings by term; documents come in order.
@@ -138,7 +144,14 @@ fn documents(part: &BlockPart) -> impl Iterator<Item = &[(u32, u32)]> {
 }
 
 /// The tile's number of each of the block's terms that the part has; adds its postings and occurrences to `counts`.
-fn number_terms(part: &BlockPart, all: &mut TermNumbers, counts: &mut Vec<(u32, u64)>) -> Vec<u32> {
+/// `known` has the tile's numbers by those of the block's cache, or [`UNKNOWN`], so that a term is looked up by its
+/// text once for each cache.
+fn number_terms(
+    part: &BlockPart,
+    known: &mut Vec<u32>,
+    all: &mut TermNumbers,
+    counts: &mut Vec<(u32, u64)>,
+) -> Vec<u32> {
     let mut local = vec![(0_u32, 0_u64); part.block.terms.len()];
     for document in documents(part) {
         for &(term, tf) in document {
@@ -147,21 +160,31 @@ fn number_terms(part: &BlockPart, all: &mut TermNumbers, counts: &mut Vec<(u32, 
             *occurrences += u64::from(tf);
         }
     }
-    let terms = part.block.terms.iter().zip(local);
-    let number = |(term, (postings, occurrences)): (&str, (u32, u64))| {
+    let most = part.block.numbers.iter().max().map_or(0, |&most| most as usize + 1);
+    if known.len() < most {
+        known.resize(most, UNKNOWN);
+    }
+    let terms = part.block.terms.iter().zip(&part.block.numbers).zip(local);
+    let number = |((term, &cached), (postings, occurrences)): ((&str, &u32), (u32, u64))| {
         if postings == 0 {
-            return u32::MAX;
+            return UNKNOWN;
         }
-        let number = all.number(term);
-        if number as usize == counts.len() {
+        let number = &mut known[cached as usize];
+        if *number == UNKNOWN {
+            *number = all.number(term);
+        }
+        if *number as usize == counts.len() {
             counts.push((0, 0));
         }
-        let count = &mut counts[number as usize];
+        let count = &mut counts[*number as usize];
         *count = (count.0 + postings, count.1 + occurrences);
-        number
+        *number
     };
     terms.map(number).collect()
 }
+
+/// No number of a term.
+const UNKNOWN: u32 = u32::MAX;
 
 #[cold]
 fn long_tf(long_tfs: &[(u32, u32)], place: u32) -> u32 {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::RetrievalError;
 use super::analyzer::Analyzer;
-use super::build::{Assembly, Target, analyze_passages};
+use super::build::{Assembly, Target};
 use super::limits::Limits;
 use super::manifest::{Manifest, WriteLock, may_hold_index};
 use super::passages::Passage;
@@ -131,8 +131,8 @@ impl IndexWriter {
         source: impl FnMut() -> Result<Option<P>, E> + Send,
         cut: impl Fn(P) -> Vec<Passage> + Sync,
     ) -> Result<(), E> {
-        pipeline::run(&mut self.assembly, self.analyzer, source, |analyzer, piece| {
-            analyze_passages(analyzer, &cut(piece))
+        pipeline::run(&mut self.assembly, self.analyzer, source, |worker, piece| {
+            worker.analyze_passages(&cut(piece))
         })
     }
 

@@ -4,6 +4,9 @@
 //! query Q0 passage rank score tag         rank from 1, score descending
 //! ```
 //!
+//! Blanks divide the columns, so white space in a name is written as `%` and two hexadecimal digits for each of its bytes, as
+//! in a URL; a name without white space stands as it is. Judgements for such names must be written alike.
+//!
 //! `trec_eval` reads scores as 32-bit floats, ignores the rank and orders equal scores by name. So that it sees the order of
 //! the search, a score that is not below the one before is written as the next smaller float.
 
@@ -80,7 +83,7 @@ const HITS_TOGETHER: usize = 1 << 20;
 ///
 /// # Errors
 /// Everything that can be wrong with the queries' files ([`TlmError::Data`]), the index ([`TlmError::Retrieval`]) or the
-/// output ([`TlmError::Write`]); [`TlmError::Refused`] for names that the format cannot hold.
+/// output ([`TlmError::Write`]); [`TlmError::Refused`] for queries without a name or of the same name.
 pub fn search(request: &SearchRequest, observer: &mut dyn Observer) -> Result<SearchReport, TlmError> {
     let started = Instant::now();
     let index = open_index(&request.index, request.analyzer)?;
@@ -134,13 +137,13 @@ fn read_queries(request: &SearchRequest) -> Result<(Vec<String>, Vec<String>), T
     while let Some(record) = records.next() {
         let Record { id, text, line, .. } = record?;
         // Queries without ids are numbered.
-        let name = id.unwrap_or_else(|| (names.len() + 1).to_string());
+        let name = column(&id.unwrap_or_else(|| (names.len() + 1).to_string()));
         let refused = |reason: &str| {
             let path = records.path().display();
             Err(TlmError::Refused(format!("{path}:{line}: the id {name:?} {reason}")))
         };
-        if !fits(&name) {
-            return refused("has white space or nothing in it, which a run cannot hold: give another id");
+        if name.is_empty() {
+            return refused("has nothing in it, which a run cannot hold: give another id, or none");
         }
         if !seen.insert(name.clone()) {
             return refused("stands at another query as well: give each query an id of its own");
@@ -151,9 +154,19 @@ fn read_queries(request: &SearchRequest) -> Result<(Vec<String>, Vec<String>), T
     Ok((names, texts))
 }
 
-/// Whether the format's columns, which blanks divide, can hold a name.
-fn fits(name: &str) -> bool {
-    !name.is_empty() && !name.contains(char::is_whitespace)
+/// A name as a column of the format: white space as `%` and the hexadecimal digits of its bytes.
+fn column(name: &str) -> String {
+    let mut column = String::with_capacity(name.len());
+    for letter in name.chars() {
+        if letter.is_whitespace() {
+            let mut bytes = [0; 4];
+            let bytes = letter.encode_utf8(&mut bytes).bytes();
+            column.extend(bytes.map(|byte| format!("%{byte:02X}")));
+        } else {
+            column.push(letter);
+        }
+    }
+    column
 }
 
 /// Writes a run.
@@ -196,18 +209,17 @@ impl<'a> RunWriter<'a> {
         documents.sort_unstable();
         documents.dedup();
         let passages = self.index.passage_names(&documents)?;
-        if let Some(bad) = passages.iter().find(|passage| !fits(&passage.id)) {
-            return Err(TlmError::Refused(format!(
-                "the passage id {:?} has white space in it, which a run cannot hold: build the index with other ids",
-                bad.id
-            )));
+        if passages.iter().any(|passage| passage.id.is_empty()) {
+            return Err(TlmError::Refused(
+                "a passage has an empty id, which a run cannot hold: build the index with other ids".to_owned(),
+            ));
         }
         for (hits, unit) in std::mem::take(&mut self.pending) {
             let query = self.queries.next().map_or("", String::as_str);
             let mut last = f32::INFINITY;
             for (rank, hit) in (1..).zip(&hits) {
                 let place = documents.partition_point(|&document| document < hit.document);
-                let id = &passages[place].id;
+                let id = column(&passages[place].id);
                 last = ((f64::from(hit.score) * unit) as f32).min(last.next_down());
                 writeln!(self.out, "{query} Q0 {id} {rank} {last} {}", self.tag).map_err(self.failed())?;
             }
@@ -226,5 +238,18 @@ impl<'a> RunWriter<'a> {
         self.write_pending()?;
         self.out.commit()?;
         Ok(self.written)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn white_space_of_names_is_escaped_and_nothing_else() {
+        assert_eq!(column("a b\tc\u{2003}d"), "a%20b%09c%E2%80%83d");
+        for name in ["wiki/12#3", "50%", "x%20y", "naïve"] {
+            assert_eq!(column(name), name);
+        }
     }
 }

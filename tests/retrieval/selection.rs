@@ -1,6 +1,6 @@
 //! Selection: the union of all hits, and the random baseline.
 
-use super::{NO_PROGRESS, Random, build};
+use super::{NO_PROGRESS, Random, build, texts};
 use tlm::retrieval::*;
 
 #[test]
@@ -43,8 +43,8 @@ fn random_selection_draws_different_documents_uniformly_and_repeats_by_seed() {
 #[test]
 fn the_selection_for_a_smaller_k_is_the_part_with_smaller_ranks() {
     let mut random = Random(6);
-    let passages = random.texts(800, 40, 500);
-    let queries = random.texts(40, 20, 500);
+    let passages = texts(&mut random, 800, 40, 500);
+    let queries = texts(&mut random, 40, 20, 500);
     let index = build(&passages, DEFAULT_TILE_DOCUMENTS);
     let selected = |k: usize| {
         let results = search(&index, &queries, k, &Bm25::default(), NO_PROGRESS).unwrap();
