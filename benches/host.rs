@@ -8,12 +8,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tlm::bert::Capacity;
-use tlm::bert::plans::{Form, HeadUpdate, Kind, Optimizer};
+use tlm::bert::plans::{Form, Kind, Optimizer};
 use tlm::cost::Ceilings;
 use tlm::data::{BatchSettings, BatchStream, Masking, Sequences, SpecialIds};
 use tlm::device::choice::{DeviceChoice, PrecisionChoice};
 use tlm::hub::BertConfig;
-use tlm::ops::adamw;
 use tlm::rng::Stream;
 use tlm::train::feed::{Stage, StepPlan};
 use tlm::train::inputs::batch_capacity;
@@ -90,19 +89,15 @@ fn model(name: &str, layers: usize, width: usize) {
         max_length: LENGTH,
         ..BertConfig::default()
     };
-    let optimizer = Optimizer {
-        adamw: adamw::Settings {
-            beta1: 0.9,
-            beta2: 0.999,
-            epsilon: 1e-6,
-            weight_decay: 0.01,
-            head: false,
-        },
-        head: HeadUpdate::Joined,
-    };
     let plans = [(Kind::External, CAPACITY, Form::default())];
-    let mut trainer = Trainer::new(&config, &plans, &[optimizer], DeviceChoice::Null, PrecisionChoice::F32)
-        .expect("null takes every plan");
+    let mut trainer = Trainer::new(
+        &config,
+        &plans,
+        &[Optimizer::BERT],
+        DeviceChoice::Null,
+        PrecisionChoice::F32,
+    )
+    .expect("null takes every plan");
     // Floors are counted as in a run; which rates they are of does not matter here.
     trainer.set_ceilings(Some(Ceilings {
         read: 1e10,
