@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::flame::flame;
-use super::format::{duration, short};
+use super::format::{count, duration, short};
 use super::html::document;
 use super::plot::escape;
 use crate::cost::Ceilings;
@@ -58,7 +58,7 @@ fn text(profile: &Profile) -> String {
         }
         let _ = writeln!(out);
     }
-    for (what, seconds) in parts(profile) {
+    for (what, seconds) in parts(profile).into_iter().chain([("wall clock", profile.wall)]) {
         let share = 100.0 * seconds / profile.wall;
         let _ = writeln!(
             out,
@@ -99,7 +99,7 @@ fn cells(line: &Line, steps: u64) -> [String; 6] {
 }
 
 /// Where the wall clock went, seconds.
-fn parts(profile: &Profile) -> [(&'static str, f64); 7] {
+fn parts(profile: &Profile) -> [(&'static str, f64); 6] {
     let parts = &profile.parts;
     [
         ("kernels", parts.kernels),
@@ -108,7 +108,6 @@ fn parts(profile: &Profile) -> [(&'static str, f64); 7] {
         ("upload", parts.upload),
         ("readback", parts.readback),
         ("rest of the host", parts.rest),
-        ("wall clock", profile.wall),
     ]
 }
 
@@ -159,7 +158,7 @@ pub fn profile_page(task: &str, report: &ProfileReport) -> String {
         "<header>\n<h1>{}</h1>\n<p class=\"sub\">{} steps, {} tokens · {}</p>\n</header>\n",
         escape(task),
         profile.steps,
-        profile.tokens,
+        count(profile.tokens),
         escape(&profile.device)
     );
     document(&format!("{task}: profile"), &(head + &section(profile, true)))
@@ -191,9 +190,11 @@ pub(super) fn section(profile: &Profile, open: bool) -> String {
              {heads}</tr>{rows}</table></details></div>\n"
         )
     };
-    let facts: String = figures(profile)
-        .iter()
-        .map(|(what, figure)| format!("<tr><td>{what}</td><td>{}</td></tr>", escape(figure)))
+    let shares = parts(profile).map(|(what, seconds)| format!("{what} {:.1} %", 100.0 * seconds / profile.wall));
+    let facts: String = [("wall clock", shares.join(", "))]
+        .into_iter()
+        .chain(figures(profile))
+        .map(|(what, figure)| format!("<tr><td>{what}</td><td>{}</td></tr>", escape(&figure)))
         .collect();
     let kernels: f64 = profile.parts.kernels / profile.wall;
     format!(
@@ -281,7 +282,7 @@ mod tests {
     #[test]
     fn the_parts_of_the_wall_clock_add_up_in_the_text() {
         let profile = profile();
-        let shown: f64 = parts(&profile)[..6].iter().map(|(_, seconds)| seconds).sum();
+        let shown: f64 = parts(&profile).iter().map(|(_, seconds)| seconds).sum();
         assert!((shown / profile.wall - 1.0).abs() < 1e-12);
     }
 
