@@ -7,6 +7,7 @@ use super::format::{count, duration, short};
 use super::html::document;
 use super::plot::escape;
 use crate::cost::Ceilings;
+use crate::cost::bench::rate as giga;
 use crate::cost::profile::{Line, Profile};
 use crate::tlm::run::ProfileReport;
 
@@ -92,8 +93,8 @@ fn cells(line: &Line, steps: u64) -> [String; 6] {
         },
         format!("{:.3}", 1e3 * line.seconds / steps as f64),
         format!("{:.1}%", 100.0 * line.share),
-        format!("{:.1}", line.flops as f64 / line.seconds / 1e9),
-        format!("{:.1}", line.bytes as f64 / line.seconds / 1e9),
+        giga(line.flops as f64 / line.seconds / 1e9),
+        giga(line.bytes as f64 / line.seconds / 1e9),
         ceiling,
     ]
 }
@@ -135,7 +136,7 @@ fn figures(profile: &Profile) -> Vec<(&'static str, String)> {
 
 /// Ceilings in a line.
 pub fn ceilings_text(ceilings: &Ceilings) -> String {
-    let giga = |rate: f64| format!("{:.1}", rate / 1e9);
+    let giga = |rate: f64| giga(rate / 1e9);
     format!(
         "read {}, write {}, copy {} GB/s; multiply-add {}, product {} GFLOP/s; launch {:.2} µs",
         giga(ceilings.read),
@@ -198,7 +199,7 @@ pub(super) fn section(profile: &Profile, open: bool) -> String {
         .collect();
     let kernels: f64 = profile.parts.kernels / profile.wall;
     format!(
-        "<h2>A step, kernel by kernel</h2>\n<div class=\"card\"><h3>{} a step, {:.1} % in kernels <span class=\"soft\">{} \
+        "<h2>A step, kernel by kernel</h2>\n<div class=\"card scroll\"><h3>{} a step, {:.1} % in kernels <span class=\"soft\">{} \
          steps</span></h3>{}</div>\n<div class=\"card scroll\"><table>{facts}</table><p class=\"soft\">Of ceiling: \
          the longer of FLOPs (F) at the measured peak and bytes (B) at the measured bandwidth, by the time taken. Caches can \
          be faster than memory: above 100 %.</p></div>\n{}{}",

@@ -144,9 +144,10 @@ pub fn bench(request: &BenchRequest, progress: &mut dyn FnMut(&str)) -> Result<B
     })
 }
 
-/// Where the measurings of this machine's device are kept.
-pub fn kept(bench: &Bench) -> Option<PathBuf> {
-    let name: String = format!("{} {} {}", bench.device, bench.hardware, bench.precision)
+/// Where the measurings of this machine's device are kept: of some ops apart from those of all.
+pub fn kept(bench: &Bench, ops: &[String]) -> Option<PathBuf> {
+    let ops = ops.join(" ");
+    let name: String = format!("{} {} {} {ops}", bench.device, bench.hardware, bench.precision)
         .chars()
         .map(|c| {
             if c.is_ascii_alphanumeric() {
