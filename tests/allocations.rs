@@ -14,7 +14,6 @@ use tlm::device::null::NullDevice;
 use tlm::device::{Device, Sizes};
 use tlm::hub::BertConfig;
 use tlm::kernel::{Precision, StepParams};
-use tlm::ops::adamw::Settings;
 use tlm::plan::{Limits, Space};
 
 /// The system's allocator, which counts what it is asked for by any thread.
@@ -94,24 +93,8 @@ fn a_training_step_allocates_nothing() {
         masked: 80,
         max_length: 64,
     };
-    let adamw = Settings {
-        beta1: 0.9,
-        beta2: 0.999,
-        epsilon: 1e-6,
-        weight_decay: 0.01,
-        head: false,
-    };
     let joint = plans::batch(plans::Kind::Joint, &config, &params, &capacity, plans::Form::default()).unwrap();
-    let update = plans::update(
-        &params,
-        &plans::Optimizer {
-            adamw,
-            head: plans::HeadUpdate::Joined,
-        },
-        Limits::default(),
-        Precision::F32,
-    )
-    .unwrap();
+    let update = plans::update(&params, &plans::Optimizer::BERT, Limits::default(), Precision::F32).unwrap();
     let sizes = Sizes::of(params.words(), true, &[&joint, &update]);
     let batches: Vec<Packed> = (0..64)
         .map(|seed| Packed::random(&[64; 8][..8 - seed as usize % 5], 500, 3, seed))

@@ -19,7 +19,6 @@ use tlm::device::cpu::CpuDevice;
 use tlm::device::{Device, Sizes};
 use tlm::hub::BertConfig;
 use tlm::kernel::{Precision, Sizes as LiveSizes, StepParams};
-use tlm::ops::adamw::Settings;
 use tlm::plan::{Limits, ParamTable, Plan, Space};
 
 /// PyTorch's f32 against its f64, relative to a tensor's largest entry: outputs, gradients.
@@ -179,19 +178,9 @@ fn joint(accumulate: bool) -> Plan {
 }
 
 fn update() -> Plan {
-    let adamw = Settings {
-        beta1: 0.9,
-        beta2: 0.999,
-        epsilon: 1e-6,
-        weight_decay: 0.01,
-        head: false,
-    };
     plans::update(
         &parameters(&small()),
-        &plans::Optimizer {
-            adamw,
-            head: plans::HeadUpdate::Joined,
-        },
+        &plans::Optimizer::BERT,
         Limits::default(),
         Precision::F32,
     )

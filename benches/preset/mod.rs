@@ -8,7 +8,6 @@ use tlm::bert::{Capacity, initial_values, parameters, plans};
 use tlm::device::{Device, Sizes};
 use tlm::hub::BertConfig;
 use tlm::kernel::{Precision, StepParams};
-use tlm::ops::adamw;
 use tlm::plan::{Limits, ParamTable, Plan, Space};
 
 pub use packed::Packed;
@@ -47,16 +46,6 @@ impl Training {
             ..BertConfig::default()
         };
         let params = parameters(&config);
-        let optimizer = plans::Optimizer {
-            adamw: adamw::Settings {
-                beta1: 0.9,
-                beta2: 0.999,
-                epsilon: 1e-6,
-                weight_decay: 0.01,
-                head: false,
-            },
-            head: plans::HeadUpdate::Joined,
-        };
         let form = plans::Form {
             limits,
             ..plans::Form::default()
@@ -69,7 +58,8 @@ impl Training {
             .collect();
         Training {
             external: external.expect("sizes are supported"),
-            update: plans::update(&params, &optimizer, limits, Precision::F32).expect("sizes are supported"),
+            update: plans::update(&params, &plans::Optimizer::BERT, limits, Precision::F32)
+                .expect("sizes are supported"),
             batch: Packed::random(&lengths, vocabulary as u32, 6, 1),
             config,
             params,

@@ -156,6 +156,14 @@ pub struct Optimizer {
     pub head: HeadUpdate,
 }
 
+impl Optimizer {
+    /// [`adamw::Settings::BERT`] for all parameters alike.
+    pub const BERT: Optimizer = Optimizer {
+        adamw: adamw::Settings::BERT,
+        head: HeadUpdate::Joined,
+    };
+}
+
 /// Records the update of the parameters from their gradients, for a device with these limits and plans of this precision.
 ///
 /// # Errors

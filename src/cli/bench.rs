@@ -22,7 +22,8 @@ Examples:
   tlm bench --against before.json            which kernels moved beyond noise
 
 Shares of the ceiling are of rates measured in the same run; above 100 % a cache is faster than
-the memory. The result is kept for each device in the user's cache directory, or in --out.";
+the memory. The result is kept for each device, driver, precision and OP... in the user's cache
+directory, or in --out.";
 
 /// Time, GFLOP/s, GB/s and share of the measured ceiling of every kernel, shape and variant.
 #[derive(Debug, Args)]
@@ -89,7 +90,7 @@ pub(super) fn run(args: BenchArgs, global: &GlobalArgs) -> Result<(), CliError> 
 
     let bench = bench(&request, &mut |work| eprintln!("measuring {work}"))?;
 
-    let file = args.out.or_else(|| kept(&bench));
+    let file = args.out.or_else(|| kept(&bench, &request.ops));
     if let Some(file) = &file {
         if let Some(directory) = file.parent().filter(|directory| !directory.as_os_str().is_empty()) {
             atomic::make_directory(directory)?;

@@ -11,7 +11,12 @@ const EXAMPLES: &str = "\
 Examples:
   tlm devices
   tlm devices --json
-  tlm run chemprot.toml --device wgpu:0";
+  tlm run chemprot.toml --device wgpu:0
+
+With --json: auto, cpu {instruction_set, threads, kernels}, wgpu {kernels, adapters [{index, name,
+kind, ...}], remedy}, cuda {kernels, gpus [{index, name, architecture, memory, driver}],
+no_gpu, nvrtc {version, path}, no_nvrtc, purpose}, null. Lists of what is missing are empty;
+remedy, no_gpu and no_nvrtc then say why and what to do, and are null otherwise.";
 
 /// Backends and adapters: what each can do, what is missing for the others, what auto would take.
 #[derive(Debug, Args)]

@@ -107,6 +107,16 @@ pub fn median_and_notch(samples: &mut [f64]) -> (f64, f64) {
     (at(0.5), 1.57 * (at(0.75) - at(0.25)) / (samples.len() as f64).sqrt())
 }
 
+/// GFLOP/s or GB/s as a table shows them: three figures of a small rate.
+pub fn rate(giga: f64) -> String {
+    let decimals = match giga {
+        giga if giga >= 10.0 => 1,
+        giga if giga >= 1.0 => 2,
+        _ => 3,
+    };
+    format!("{giga:.decimals$}")
+}
+
 impl Measurement {
     fn key(&self) -> [String; 4] {
         [&self.kernel, &self.class, &self.sizes, &self.variant].map(Clone::clone)
@@ -173,26 +183,41 @@ impl Bench {
     /// The table for a terminal.
     pub fn to_text(&self) -> String {
         let mut out = String::new();
+        let heads = ["kernel", "class", "sizes", "variant"];
+        let mut widths = heads.map(str::len);
+        for line in &self.kernels {
+            let texts = [&line.kernel, &line.class, &line.sizes, &line.variant];
+            for (width, text) in widths.iter_mut().zip(texts) {
+                *width = text.len().max(*width);
+            }
+        }
+        let names = |texts: [&str; 4]| -> String {
+            let cells = texts.iter().zip(widths);
+            cells.map(|(text, width)| format!("{text:<width$} ")).collect()
+        };
         // Writing into a String cannot fail, here and below.
         let _ = writeln!(
             out,
-            "{:<30} {:<8} {:<34} {:<16} {:>5} {:>12} {:>7} {:>9} {:>8} {:>9}",
-            "kernel", "class", "sizes", "variant", "calls", "µs", "±", "GFLOP/s", "GB/s", "ceiling"
+            "{}{:>5} {:>12} {:>7} {:>9} {:>8} {:>10}",
+            names(heads),
+            "calls",
+            "µs",
+            "±",
+            "GFLOP/s",
+            "GB/s",
+            "ceiling"
         );
         for line in &self.kernels {
             let bound = if line.arithmetic { 'F' } else { 'B' };
             let _ = writeln!(
                 out,
-                "{:<30} {:<8} {:<34} {:<16} {:>5} {:>12.2} {:>6.1}% {:>9.1} {:>8.1} {:>7.0}%{bound}",
-                line.kernel,
-                line.class,
-                line.sizes,
-                line.variant,
+                "{}{:>5} {:>12.2} {:>6.1}% {:>9} {:>8} {:>7.0}% {bound}",
+                names([&line.kernel, &line.class, &line.sizes, &line.variant]),
                 line.launches,
                 line.microseconds,
                 100.0 * line.notch / line.microseconds,
-                line.gflops,
-                line.gbytes,
+                rate(line.gflops),
+                rate(line.gbytes),
                 100.0 * line.of_ceiling
             );
         }
@@ -321,7 +346,7 @@ mod tests {
                 .to_text()
                 .contains("slower: b tiny rows=1 cpu: 100.00 to 120.00 µs (+20 %)")
         );
-        assert!(now.to_text().contains("120%F"), "{}", now.to_text());
+        assert!(now.to_text().contains("120% F"), "{}", now.to_text());
         let other = Bench {
             version: "1".to_owned(),
             ..bench(&[])

@@ -7,7 +7,8 @@
 //! launch               the growth of a replay's time with the number of its smallest launches
 //! ```
 //!
-//! The best of several runs counts. A kernel's *floor* is the longer of two times: its FLOPs at the highest rate for them,
+//! The best of several runs counts, and of measurings before and after work where both are made: what else the machine does
+//! lowers a rate, nothing lifts it. A kernel's *floor* is the longer of two times: its FLOPs at the highest rate for them,
 //! its bytes at the highest bandwidth. Floor by time is its share of the ceiling. A tensor that fits a cache can move
 //! faster than the memory does; shares above 100 % say so and are not cut.
 
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::device::choice::{DeviceChoice, PrecisionChoice};
+use crate::device::choice::PrecisionChoice;
 use crate::device::open::Target;
 use crate::device::{Device, DeviceError, Program, Sizes};
 use crate::kernel::{Cost, Extent, Kernel, Precision};
@@ -82,8 +83,8 @@ impl Ceilings {
     ///
     /// # Errors
     /// Failures of the device; [`DeviceError::Backend`] for one that cannot time its launches.
-    pub fn measure(choice: DeviceChoice, precision: PrecisionChoice, rounds: usize) -> Result<Ceilings, DeviceError> {
-        if choice == DeviceChoice::Null {
+    pub fn measure(target: &Target, precision: PrecisionChoice, rounds: usize) -> Result<Ceilings, DeviceError> {
+        if target.is_null() {
             return Err(DeviceError::Backend {
                 backend: "null",
                 what: "runs nothing, so that nothing can be measured on it".to_owned(),
@@ -94,11 +95,10 @@ impl Ceilings {
             backend: "ceilings",
             what: error.to_string(),
         };
+        let (limits, precision) = (target.limits(), target.precision(precision)?);
         let mut trials = TRIALS.into_iter().peekable();
-        let (mut device, rates, probes, precision, program, seconds) = loop {
+        let (mut device, rates, probes, program, seconds) = loop {
             let trial = trials.next().expect("the last trial ends the loop");
-            let target = Target::of(choice)?;
-            let (limits, precision) = (target.limits(), target.precision(precision)?);
             let (rates, probes) = rates(&params, trial, limits, precision).map_err(refused)?;
             let longest = smallest(&params, LAUNCHES).map_err(refused)?;
             let sizes = Sizes::of(params.words(), false, &[&rates, &longest]);
@@ -106,7 +106,7 @@ impl Ceilings {
             let program = device.load(&rates)?;
             let seconds = best(device.as_mut(), program, rates.launches.len(), 1)?;
             if trials.peek().is_none() || seconds.iter().sum::<f64>() > QUICK {
-                break (device, rates, probes, precision, program, seconds);
+                break (device, rates, probes, program, seconds);
             }
         };
         let again = best(device.as_mut(), program, rates.launches.len(), rounds)?;
@@ -129,6 +129,20 @@ impl Ceilings {
             matrix_units: precision.has_shadow(),
             launch: launch.max(0.0),
         })
+    }
+
+    /// The better of two measurings of one device. What else the machine does makes a rate lower, never higher.
+    #[must_use]
+    pub fn or_better(self, other: &Ceilings) -> Ceilings {
+        Ceilings {
+            read: self.read.max(other.read),
+            write: self.write.max(other.write),
+            copy: self.copy.max(other.copy),
+            fma: self.fma.max(other.fma),
+            product: self.product.max(other.product),
+            matrix_units: self.matrix_units,
+            launch: self.launch.min(other.launch),
+        }
     }
 
     /// The highest bandwidth, bytes per second.
@@ -247,6 +261,7 @@ fn replay(device: &mut dyn Device, program: Program) -> Result<f64, DeviceError>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::choice::DeviceChoice;
 
     const CEILINGS: Ceilings = Ceilings {
         read: 100.0,
@@ -280,7 +295,7 @@ mod tests {
 
     #[test]
     fn the_cpu_has_ceilings_in_the_order_of_nature() {
-        let found = Ceilings::measure(DeviceChoice::Cpu, PrecisionChoice::Auto, 3).unwrap();
+        let found = Ceilings::measure(&Target::of(DeviceChoice::Cpu).unwrap(), PrecisionChoice::Auto, 3).unwrap();
         // A processor of this century: above a gigabyte and a gigaflop per second, below what ten thousand cores could do.
         for rate in [found.read, found.write, found.copy, found.fma, found.product] {
             assert!((1e8..1e16).contains(&rate), "{found:?}");
@@ -291,8 +306,25 @@ mod tests {
     }
 
     #[test]
+    fn of_two_measurings_the_better_rates_and_the_shorter_launch_are_kept() {
+        let other = Ceilings {
+            read: 90.0,
+            write: 60.0,
+            launch: 5e-7,
+            ..CEILINGS
+        };
+        let both = Ceilings {
+            write: 60.0,
+            launch: 5e-7,
+            ..CEILINGS
+        };
+        assert_eq!(CEILINGS.or_better(&other), both);
+        assert_eq!(other.or_better(&CEILINGS), both);
+    }
+
+    #[test]
     fn a_device_that_runs_nothing_has_no_ceilings() {
-        let error = Ceilings::measure(DeviceChoice::Null, PrecisionChoice::Auto, 3).unwrap_err();
+        let error = Ceilings::measure(&Target::of(DeviceChoice::Null).unwrap(), PrecisionChoice::Auto, 3).unwrap_err();
         assert!(error.to_string().contains("null"), "{error}");
     }
 }

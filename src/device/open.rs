@@ -20,12 +20,15 @@ pub const CACHE: &str = "TLM_CACHE";
 /// kernel a failure belongs to.
 pub const CUDA_GRAPH: &str = "TLM_CUDA_GRAPH";
 
-/// A chosen device before its buffers are allocated: plans are recorded for its limits, and their sizes open it.
+/// A chosen device before its buffers are allocated: plans are recorded for its limits, and their sizes open it, as often as
+/// one likes. Driver, compiler and compiled kernels are shared by what it opens.
+#[derive(Clone)]
 pub struct Target {
     hardware: Hardware,
     why: String,
 }
 
+#[derive(Clone)]
 enum Hardware {
     Cpu,
     Null,
@@ -92,6 +95,11 @@ impl Target {
             hardware: Hardware::Cpu,
             why: format!("chosen by `auto`: {}", because.join("; ")),
         })
+    }
+
+    /// Whether it is the device that runs nothing.
+    pub fn is_null(&self) -> bool {
+        matches!(self.hardware, Hardware::Null)
     }
 
     /// Whether it is this machine's processor.
@@ -168,14 +176,17 @@ impl Target {
     ///
     /// # Errors
     /// [`DeviceError`] for a device that is too small or cannot be used.
-    pub fn open(self, sizes: Sizes) -> Result<Opened, DeviceError> {
+    pub fn open(&self, sizes: Sizes) -> Result<Opened, DeviceError> {
         let device: Box<dyn Device> = match &self.hardware {
             Hardware::Cpu => Box::new(CpuDevice::new(sizes, rayon::current_num_threads())?),
             Hardware::Null => Box::new(NullDevice::new(sizes)),
             Hardware::Wgpu(adapter, variants) => Box::new(WgpuDevice::new(adapter, sizes, variants)?),
             Hardware::Cuda(gpu, variants) => Box::new(CudaDevice::new(gpu, sizes, variants, graphs()?)?),
         };
-        Ok(Opened { device, why: self.why })
+        Ok(Opened {
+            device,
+            why: self.why.clone(),
+        })
     }
 }
 

@@ -8,7 +8,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::cpu::instruction_set;
-use super::cuda::{self, Nvrtc};
+use super::cuda::{self, GpuInfo, Nvrtc};
 use super::wgpu::{self, AdapterKind};
 use crate::kernel::Kernel;
 
@@ -94,12 +94,25 @@ pub struct AdapterSurvey {
 pub struct CudaSurvey {
     /// Kernels in CUDA C++.
     pub kernels: KernelSupport,
-    /// GPUs by number, or why none can be listed.
-    pub gpus: Result<Vec<String>, String>,
-    /// File and version of the run-time compiler, or where it was looked for and what to do.
-    pub nvrtc: Result<String, String>,
+    /// GPUs in the order of their numbers.
+    pub gpus: Vec<GpuInfo>,
+    /// Where there is none: why, and what to do.
+    pub no_gpu: Option<String>,
+    /// Version and file of the run-time compiler.
+    pub nvrtc: Option<NvrtcSurvey>,
+    /// Where there is none: where it was looked for, and what to do.
+    pub no_nvrtc: Option<String>,
     /// What it would be used for.
     pub purpose: String,
+}
+
+/// NVIDIA's run-time compiler.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NvrtcSurvey {
+    /// Its version.
+    pub version: String,
+    /// The library.
+    pub path: String,
 }
 
 /// Looks at this machine. `kernels`: those of the crate's registry.
@@ -130,32 +143,36 @@ pub fn survey(kernels: &[&'static Kernel]) -> Survey {
 /// The CUDA backend: GPUs, compiler, and what they would do together.
 fn cuda(kernels: &[&'static Kernel]) -> CudaSurvey {
     let kernels = KernelSupport::of(kernels, |kernel| kernel.cuda.is_some());
-    let gpus = cuda::list()
-        .map(|gpus| gpus.iter().map(ToString::to_string).collect::<Vec<_>>())
-        .map_err(|error| error.to_string());
-    let nvrtc = Nvrtc::find()
-        .map(|nvrtc| format!("{}.{} from {}", nvrtc.version().0, nvrtc.version().1, nvrtc.path()))
-        .map_err(|error| error.to_string());
-    let purpose = match (&gpus, &nvrtc, kernels.missing.len()) {
-        (Ok(gpus), ..) if gpus.is_empty() => "nothing: the driver knows no GPU".to_owned(),
-        (Err(_), Ok(_), _) => "compiling kernels in tests; training needs a GPU with its driver".to_owned(),
-        (Err(_), Err(_), _) => "nothing here".to_owned(),
-        (Ok(_), Err(_), _) => "nothing until NVRTC is installed".to_owned(),
-        (Ok(_), Ok(_), 0) => "training".to_owned(),
-        (Ok(_), Ok(_), missing) => format!("tests of single kernels; training needs {missing} more"),
+    let (gpus, no_gpu) = match cuda::list() {
+        Ok(gpus) if gpus.is_empty() => (gpus, Some("NVIDIA driver found, but no GPU".to_owned())),
+        Ok(gpus) => (gpus, None),
+        Err(error) => (Vec::new(), Some(error.to_string())),
+    };
+    let (nvrtc, no_nvrtc) = match Nvrtc::find() {
+        Ok(nvrtc) => (Some(NvrtcSurvey::of(&nvrtc)), None),
+        Err(error) => (None, Some(error.to_string())),
+    };
+    let purpose = match (gpus.is_empty(), &nvrtc, kernels.missing.len()) {
+        (true, Some(_), _) => "compiling kernels in tests; training needs a GPU with its driver".to_owned(),
+        (true, None, _) => "nothing here".to_owned(),
+        (false, None, _) => "nothing until NVRTC is installed".to_owned(),
+        (false, Some(_), 0) => "training".to_owned(),
+        (false, Some(_), missing) => format!("tests of single kernels; training needs {missing} more"),
     };
     CudaSurvey {
         kernels,
         gpus,
+        no_gpu,
         nvrtc,
+        no_nvrtc,
         purpose,
     }
 }
 
 /// What `--device auto` takes.
 fn auto(cuda: &CudaSurvey, adapters: &[AdapterSurvey]) -> String {
-    match (&cuda.gpus, wgpu::preferred()) {
-        (Ok(gpus), _) if !gpus.is_empty() && cuda.nvrtc.is_ok() => format!("cuda, {}", gpus[0]),
+    match (cuda.gpus.first(), wgpu::preferred()) {
+        (Some(gpu), _) if cuda.nvrtc.is_some() => format!("cuda, {gpu}"),
         (_, Some(index)) => format!("wgpu:{index}, {}", adapters[index].name),
         (_, None) => "cpu, because there is no GPU that CUDA or WebGPU can use".to_owned(),
     }
@@ -235,6 +252,16 @@ impl fmt::Display for KernelSupport {
     }
 }
 
+impl NvrtcSurvey {
+    fn of(nvrtc: &Nvrtc) -> NvrtcSurvey {
+        let (major, minor) = nvrtc.version();
+        NvrtcSurvey {
+            version: format!("{major}.{minor}"),
+            path: nvrtc.path().to_owned(),
+        }
+    }
+}
+
 impl fmt::Display for AdapterSurvey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const MIB: u64 = 1 << 20;
@@ -280,18 +307,14 @@ impl fmt::Display for Survey {
             writeln!(f, "  {remedy}")?;
         }
         writeln!(f, "cuda   {}", self.cuda.kernels)?;
-        match &self.cuda.gpus {
-            Ok(gpus) if gpus.is_empty() => writeln!(f, "  NVIDIA driver found, but no GPU")?,
-            Ok(gpus) => {
-                for gpu in gpus {
-                    writeln!(f, "  {gpu}")?;
-                }
-            }
-            Err(why) => writeln!(f, "  {why}")?,
+        for gpu in &self.cuda.gpus {
+            writeln!(f, "  {gpu}")?;
         }
-        match &self.cuda.nvrtc {
-            Ok(found) => writeln!(f, "  NVRTC {found}")?,
-            Err(why) => writeln!(f, "  {}", why.replace('\n', "\n  "))?,
+        if let Some(NvrtcSurvey { version, path }) = &self.cuda.nvrtc {
+            writeln!(f, "  NVRTC {version} from {path}")?;
+        }
+        for why in [&self.cuda.no_gpu, &self.cuda.no_nvrtc].into_iter().flatten() {
+            writeln!(f, "  {}", why.replace('\n', "\n  "))?;
         }
         writeln!(f, "  for {}", self.cuda.purpose)?;
         writeln!(f, "null   {}", self.null)?;
@@ -329,6 +352,46 @@ mod tests {
         assert!(purpose(&info(AdapterKind::Discrete), &part).contains("training needs 1 more"));
         assert!(purpose(&info(AdapterKind::Software), &whole).contains("only on request (--device wgpu:3)"));
         assert_eq!(part.to_string(), "1 of 2 kernels; not yet attention.forward");
+    }
+
+    #[test]
+    fn what_is_missing_is_said_where_it_is_missing_and_only_there() {
+        let gpu = GpuInfo {
+            index: 0,
+            name: "a GPU".to_owned(),
+            architecture: 90,
+            memory: 80 << 30,
+            driver: "CUDA 13.0".to_owned(),
+        };
+        let nvrtc = NvrtcSurvey {
+            version: "13.0".to_owned(),
+            path: "/a/library".to_owned(),
+        };
+        let found = survey(&[]);
+        let cuda = &found.cuda;
+        assert!(cuda.gpus.is_empty() == cuda.no_gpu.is_some(), "{cuda:?}");
+        assert!(cuda.nvrtc.is_none() == cuda.no_nvrtc.is_some(), "{cuda:?}");
+        let with = |gpus, no_gpu: Option<&str>, nvrtc, no_nvrtc: Option<&str>| Survey {
+            cuda: CudaSurvey {
+                gpus,
+                no_gpu: no_gpu.map(str::to_owned),
+                nvrtc,
+                no_nvrtc: no_nvrtc.map(str::to_owned),
+                ..found.cuda.clone()
+            },
+            ..found.clone()
+        };
+        let whole = with(vec![gpu], None, Some(nvrtc), None).to_string();
+        assert!(whole.contains("  0: a GPU (sm_90, 80 GiB, driver for CUDA 13.0)\n  NVRTC 13.0 from /a/library\n"));
+        let nothing = with(Vec::new(), Some("no driver"), None, Some("no compiler\nlook there"));
+        assert!(
+            nothing
+                .to_string()
+                .contains("  no driver\n  no compiler\n  look there\n")
+        );
+        let json = serde_json::to_value(&nothing).unwrap();
+        assert!(json["cuda"]["gpus"].as_array().is_some_and(Vec::is_empty) && json["cuda"]["nvrtc"].is_null());
+        assert_eq!(json["cuda"]["no_gpu"], "no driver");
     }
 
     #[test]

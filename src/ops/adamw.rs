@@ -132,6 +132,17 @@ pub struct Settings {
     pub head: bool,
 }
 
+impl Settings {
+    /// BERT's, with which the published models were trained, TLM's among them.
+    pub const BERT: Settings = Settings {
+        beta1: 0.9,
+        beta2: 0.999,
+        epsilon: 1e-6,
+        weight_decay: 0.01,
+        head: false,
+    };
+}
+
 /// Records one update; the first `decay_words` words of the range decay.
 ///
 /// # Errors
@@ -216,13 +227,7 @@ impl Update {
     }
 }
 
-const SETTINGS: Settings = Settings {
-    beta1: 0.9,
-    beta2: 0.999,
-    epsilon: 1e-6,
-    weight_decay: 0.01,
-    head: false,
-};
+const SETTINGS: Settings = Settings::BERT;
 
 /// Tensors: params, grads, moment1, moment2, norm.
 fn reference<R: Real>(decay_words: usize, shadow: bool) -> Reference<R> {

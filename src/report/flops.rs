@@ -66,7 +66,7 @@ pub(super) fn section(report: &Report) -> String {
     };
     let rows: String = CONVENTIONS.into_iter().map(row).collect();
     format!(
-        "<h2>FLOPs against published models</h2>\n<div class=\"card\"><h3>{what} <span class=\"soft\">Yao et al. 2022, \
+        "<h2>FLOPs against published models</h2>\n<div class=\"card scroll\"><h3>{what} <span class=\"soft\">Yao et al. 2022, \
          table 2</span></h3>{}</div>\n<div class=\"card scroll\"><table class=\"wide\"><tr><th>counted as</th><th \
          class=\"n\">this run</th>{heads}</tr>{rows}</table><p class=\"soft\">Times as many FLOPs as this run, counted the \
          same way, texts at their greatest length.</p></div>\n",
@@ -77,7 +77,7 @@ pub(super) fn section(report: &Report) -> String {
 fn chart(convention: Convention, points: Vec<Point>) -> LogScatter {
     LogScatter {
         title: "Score against training FLOPs".to_owned(),
-        x: format!("training FLOPs, {convention}"),
+        x: format!("training FLOPs, counted as {convention}"),
         points,
         mark: None,
     }

@@ -50,6 +50,8 @@ const MOST_POINTS: usize = 400;
 struct Axes {
     x: (f64, f64),
     y: (f64, f64),
+    /// Width and height of the picture.
+    size: (f64, f64),
 }
 
 impl Axes {
@@ -57,8 +59,8 @@ impl Axes {
         let right = (x - self.x.0) / (self.x.1 - self.x.0);
         let up = (y - self.y.0) / (self.y.1 - self.y.0);
         (
-            LEFT + right * (WIDTH - LEFT - RIGHT),
-            HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM),
+            LEFT + right * (self.size.0 - LEFT - RIGHT),
+            self.size.1 - BOTTOM - up * (self.size.1 - TOP - BOTTOM),
         )
     }
 }
@@ -93,6 +95,7 @@ impl LineChart {
         let axes = Axes {
             x,
             y: (y_ticks[0], y_ticks[y_ticks.len() - 1]),
+            size: (WIDTH, HEIGHT),
         };
         let mut out = format!(
             "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">",

@@ -3,10 +3,11 @@
 use std::fmt::Write;
 
 use super::flame::flame;
-use super::format::{duration, short};
+use super::format::{count, duration, short};
 use super::html::document;
 use super::plot::escape;
 use crate::cost::Ceilings;
+use crate::cost::bench::rate as giga;
 use crate::cost::profile::{Line, Profile};
 use crate::tlm::run::ProfileReport;
 
@@ -58,7 +59,7 @@ fn text(profile: &Profile) -> String {
         }
         let _ = writeln!(out);
     }
-    for (what, seconds) in parts(profile) {
+    for (what, seconds) in parts(profile).into_iter().chain([("wall clock", profile.wall)]) {
         let share = 100.0 * seconds / profile.wall;
         let _ = writeln!(
             out,
@@ -92,14 +93,14 @@ fn cells(line: &Line, steps: u64) -> [String; 6] {
         },
         format!("{:.3}", 1e3 * line.seconds / steps as f64),
         format!("{:.1}%", 100.0 * line.share),
-        format!("{:.1}", line.flops as f64 / line.seconds / 1e9),
-        format!("{:.1}", line.bytes as f64 / line.seconds / 1e9),
+        giga(line.flops as f64 / line.seconds / 1e9),
+        giga(line.bytes as f64 / line.seconds / 1e9),
         ceiling,
     ]
 }
 
 /// Where the wall clock went, seconds.
-fn parts(profile: &Profile) -> [(&'static str, f64); 7] {
+fn parts(profile: &Profile) -> [(&'static str, f64); 6] {
     let parts = &profile.parts;
     [
         ("kernels", parts.kernels),
@@ -108,7 +109,6 @@ fn parts(profile: &Profile) -> [(&'static str, f64); 7] {
         ("upload", parts.upload),
         ("readback", parts.readback),
         ("rest of the host", parts.rest),
-        ("wall clock", profile.wall),
     ]
 }
 
@@ -136,7 +136,7 @@ fn figures(profile: &Profile) -> Vec<(&'static str, String)> {
 
 /// Ceilings in a line.
 pub fn ceilings_text(ceilings: &Ceilings) -> String {
-    let giga = |rate: f64| format!("{:.1}", rate / 1e9);
+    let giga = |rate: f64| giga(rate / 1e9);
     format!(
         "read {}, write {}, copy {} GB/s; multiply-add {}, product {} GFLOP/s; launch {:.2} µs",
         giga(ceilings.read),
@@ -159,7 +159,7 @@ pub fn profile_page(task: &str, report: &ProfileReport) -> String {
         "<header>\n<h1>{}</h1>\n<p class=\"sub\">{} steps, {} tokens · {}</p>\n</header>\n",
         escape(task),
         profile.steps,
-        profile.tokens,
+        count(profile.tokens),
         escape(&profile.device)
     );
     document(&format!("{task}: profile"), &(head + &section(profile, true)))
@@ -191,13 +191,15 @@ pub(super) fn section(profile: &Profile, open: bool) -> String {
              {heads}</tr>{rows}</table></details></div>\n"
         )
     };
-    let facts: String = figures(profile)
-        .iter()
-        .map(|(what, figure)| format!("<tr><td>{what}</td><td>{}</td></tr>", escape(figure)))
+    let shares = parts(profile).map(|(what, seconds)| format!("{what} {:.1} %", 100.0 * seconds / profile.wall));
+    let facts: String = [("wall clock", shares.join(", "))]
+        .into_iter()
+        .chain(figures(profile))
+        .map(|(what, figure)| format!("<tr><td>{what}</td><td>{}</td></tr>", escape(&figure)))
         .collect();
     let kernels: f64 = profile.parts.kernels / profile.wall;
     format!(
-        "<h2>A step, kernel by kernel</h2>\n<div class=\"card\"><h3>{} a step, {:.1} % in kernels <span class=\"soft\">{} \
+        "<h2>A step, kernel by kernel</h2>\n<div class=\"card scroll\"><h3>{} a step, {:.1} % in kernels <span class=\"soft\">{} \
          steps</span></h3>{}</div>\n<div class=\"card scroll\"><table>{facts}</table><p class=\"soft\">Of ceiling: \
          the longer of FLOPs (F) at the measured peak and bytes (B) at the measured bandwidth, by the time taken. Caches can \
          be faster than memory: above 100 %.</p></div>\n{}{}",
@@ -281,7 +283,7 @@ mod tests {
     #[test]
     fn the_parts_of_the_wall_clock_add_up_in_the_text() {
         let profile = profile();
-        let shown: f64 = parts(&profile)[..6].iter().map(|(_, seconds)| seconds).sum();
+        let shown: f64 = parts(&profile).iter().map(|(_, seconds)| seconds).sum();
         assert!((shown / profile.wall - 1.0).abs() < 1e-12);
     }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::TlmError;
 use super::config::Preset;
 use super::sizes::capacity;
-use crate::bert::plans::{self, Form, HeadUpdate, Kind, Optimizer};
+use crate::bert::plans::{self, Form, Kind, Optimizer};
 use crate::bert::{self, initial_values};
 use crate::cost::Ceilings;
 use crate::cost::bench::{Bench, Measurement, median_and_notch};
@@ -22,8 +22,8 @@ use crate::device::choice::{DeviceChoice, PrecisionChoice};
 use crate::device::open::{Target, cache};
 use crate::device::{Device, Program, Sizes, Variants, write_params};
 use crate::hub::BertConfig;
-use crate::kernel::{Cost, Count, StepParams};
-use crate::ops::{REGISTRY, adamw};
+use crate::kernel::{Cost, Count, Kernel, StepParams};
+use crate::ops::REGISTRY;
 use crate::plan::{Launch, Plan, Space};
 use crate::rng::Stream;
 use crate::train::inputs::{InputBlock, batch_capacity, counted};
@@ -68,6 +68,17 @@ struct Class {
     step: StepParams,
 }
 
+/// A kernel at one shape in one variant, with the times of all its runs.
+struct Timed {
+    kernel: &'static Kernel,
+    class: String,
+    sizes: String,
+    variant: String,
+    launches: u64,
+    cost: Cost,
+    microseconds: Vec<f64>,
+}
+
 /// Measures; `progress` is told what is at work.
 ///
 /// # Errors
@@ -88,29 +99,35 @@ pub fn bench(request: &BenchRequest, progress: &mut dyn FnMut(&str)) -> Result<B
         }
     }
     let wanted = |name: &str| request.ops.is_empty() || request.ops.iter().any(|op| is_of(name, op));
+    let target = Target::of(request.device)?;
     progress("ceilings");
-    let ceilings = Ceilings::measure(request.device, request.precision, request.rounds)?;
-    let mut kernels = Vec::new();
+    let before = Ceilings::measure(&target, request.precision, request.rounds)?;
+    let mut timed = Vec::new();
     let mut launched = BTreeSet::new();
     let mut device = String::new();
     for &preset in &request.presets {
-        let class = Class::new(preset, request)?;
+        let class = Class::new(preset, &target, request)?;
         let launches = || class.plans.iter().flat_map(|plan| &plan.launches);
         launched.extend(launches().map(|launch| launch.kernel.name));
-        let target = Target::of(request.device)?;
-        let variants = launches().map(|launch| target.variants(launch.kernel, launch.dims.precision()));
-        for variant in 0..variants.max().unwrap_or(1) {
+        let variants: Vec<usize> = launches()
+            .map(|launch| match wanted(launch.kernel.name) {
+                true => target.variants(launch.kernel, launch.dims.precision()),
+                false => 0,
+            })
+            .collect();
+        for variant in 0..variants.iter().copied().max().unwrap_or(0) {
             progress(&format!("{}, variant {variant}", class.name));
-            let target = Target::of(request.device)?.with_variants(Variants::Nth(variant));
-            let has = |launch: &Launch| target.variants(launch.kernel, launch.dims.precision()) > variant;
-            let chosen: Vec<bool> = launches()
-                .map(|launch| has(launch) && wanted(launch.kernel.name))
-                .collect();
+            let chosen: Vec<bool> = variants.iter().map(|&variants| variants > variant).collect();
+            let target = target.clone().with_variants(Variants::Nth(variant));
             let mut opened = target.open(class.sizes())?.device;
             device = opened.describe();
-            kernels.extend(class.measure(opened.as_mut(), &chosen, request.rounds, &ceilings)?);
+            timed.extend(class.measure(opened.as_mut(), &chosen, request.rounds)?);
         }
     }
+    // The better of before and after: other work on the machine lowers a ceiling, nothing lifts it.
+    progress("ceilings again");
+    let ceilings = before.or_better(&Ceilings::measure(&target, request.precision, request.rounds)?);
+    let mut kernels: Vec<Measurement> = timed.into_iter().map(|timed| timed.against(&ceilings)).collect();
     let missing = names.iter().filter(|name| wanted(name) && !launched.contains(*name));
     kernels
         .sort_by(|a, b| (&a.kernel, &a.class, &a.sizes, &a.variant).cmp(&(&b.kernel, &b.class, &b.sizes, &b.variant)));
@@ -119,10 +136,7 @@ pub fn bench(request: &BenchRequest, progress: &mut dyn FnMut(&str)) -> Result<B
         device,
         hardware: processor().unwrap_or_default(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        precision: Target::of(request.device)?
-            .precision(request.precision)?
-            .name()
-            .to_owned(),
+        precision: target.precision(request.precision)?.name().to_owned(),
         rounds: request.rounds,
         ceilings,
         kernels,
@@ -130,9 +144,10 @@ pub fn bench(request: &BenchRequest, progress: &mut dyn FnMut(&str)) -> Result<B
     })
 }
 
-/// Where the measurings of this machine's device are kept.
-pub fn kept(bench: &Bench) -> Option<PathBuf> {
-    let name: String = format!("{} {} {}", bench.device, bench.hardware, bench.precision)
+/// Where the measurings of this machine's device are kept: of some ops apart from those of all.
+pub fn kept(bench: &Bench, ops: &[String]) -> Option<PathBuf> {
+    let ops = ops.join(" ");
+    let name: String = format!("{} {} {} {ops}", bench.device, bench.hardware, bench.precision)
         .chars()
         .map(|c| {
             if c.is_ascii_alphanumeric() {
@@ -160,7 +175,7 @@ fn processor() -> Option<String> {
 }
 
 impl Class {
-    fn new(preset: Preset, request: &BenchRequest) -> Result<Class, TlmError> {
+    fn new(preset: Preset, target: &Target, request: &BenchRequest) -> Result<Class, TlmError> {
         let (layers, hidden) = preset.layers_and_hidden();
         let config = BertConfig {
             vocab_size: request.vocab_size,
@@ -173,7 +188,6 @@ impl Class {
             max_length: LENGTH,
             ..BertConfig::default()
         };
-        let target = Target::of(request.device)?;
         let (limits, precision) = (target.limits(), target.precision(request.precision)?);
         let params = bert::parameters(&config);
         let capacity = capacity(SEQUENCES, LENGTH, Some(MASK_RATE))?;
@@ -182,18 +196,8 @@ impl Class {
             precision,
             ..Form::default()
         };
-        let optimizer = Optimizer {
-            adamw: adamw::Settings {
-                beta1: 0.9,
-                beta2: 0.999,
-                epsilon: 1e-6,
-                weight_decay: 0.01,
-                head: false,
-            },
-            head: HeadUpdate::Joined,
-        };
         let joint = plans::batch(Kind::Joint, &config, &params, &capacity, form)?;
-        let update = plans::update(&params, &optimizer, limits, precision)?;
+        let update = plans::update(&params, &Optimizer::BERT, limits, precision)?;
         let mut batch = Batch::new(batch_capacity(&capacity));
         let settings = BatchSettings {
             seed: 1,
@@ -229,13 +233,7 @@ impl Class {
     }
 
     /// Times of the chosen launches, by kernel and sizes.
-    fn measure(
-        &self,
-        device: &mut dyn Device,
-        chosen: &[bool],
-        rounds: usize,
-        ceilings: &Ceilings,
-    ) -> Result<Vec<Measurement>, TlmError> {
+    fn measure(&self, device: &mut dyn Device, chosen: &[bool], rounds: usize) -> Result<Vec<Timed>, TlmError> {
         let mut programs: Vec<Program> = Vec::with_capacity(2);
         for plan in &self.plans {
             programs.push(device.load(plan)?);
@@ -263,39 +261,47 @@ impl Class {
             .copied()
             .collect();
         let launches = self.plans.iter().flat_map(|plan| &plan.launches);
-        type Shape = (&'static str, String, String);
-        let mut shapes: BTreeMap<Shape, (u64, Vec<f64>, Cost, &Launch)> = BTreeMap::new();
+        let mut shapes: BTreeMap<(&'static str, String, String), Timed> = BTreeMap::new();
         for (index, launch) in launches.enumerate().filter(|(index, _)| chosen[*index]) {
             let variant = variants.get(index).copied().unwrap_or("cpu");
             let key = (launch.kernel.name, sizes(launch), variant.to_owned());
-            let cost = launch.cost(Some(&self.step));
-            let shape = shapes.entry(key).or_insert((0, Vec::new(), cost, launch));
-            shape.0 += 1;
-            shape.1.append(&mut samples[index]);
-        }
-        let measurement = |((kernel, sizes, variant), (launches, mut samples, cost, launch)): (
-            Shape,
-            (u64, Vec<f64>, Cost, &Launch),
-        )| {
-            let (microseconds, notch) = median_and_notch(&mut samples);
-            let (seconds, bytes) = (1e-6 * microseconds, cost.read + cost.written);
-            Measurement {
-                kernel: kernel.to_owned(),
+            let shape = shapes.entry(key).or_insert_with(|| Timed {
+                kernel: launch.kernel,
                 class: self.name.clone(),
-                sizes,
-                variant,
-                launches,
-                microseconds,
-                notch,
-                flops: cost.flops,
-                bytes,
-                gflops: 1e-9 * cost.flops as f64 / seconds,
-                gbytes: 1e-9 * bytes as f64 / seconds,
-                of_ceiling: ceilings.floor(launch.kernel, &cost) / seconds,
-                arithmetic: ceilings.is_bound_by_arithmetic(launch.kernel, &cost),
-            }
-        };
-        Ok(shapes.into_iter().map(measurement).collect())
+                sizes: sizes(launch),
+                variant: variant.to_owned(),
+                launches: 0,
+                cost: launch.cost(Some(&self.step)),
+                microseconds: Vec::new(),
+            });
+            shape.launches += 1;
+            shape.microseconds.append(&mut samples[index]);
+        }
+        Ok(shapes.into_values().collect())
+    }
+}
+
+impl Timed {
+    /// Median, rates, share of the ceiling.
+    fn against(mut self, ceilings: &Ceilings) -> Measurement {
+        let (microseconds, notch) = median_and_notch(&mut self.microseconds);
+        let (cost, seconds) = (self.cost, 1e-6 * microseconds);
+        let bytes = cost.read + cost.written;
+        Measurement {
+            kernel: self.kernel.name.to_owned(),
+            class: self.class,
+            sizes: self.sizes,
+            variant: self.variant,
+            launches: self.launches,
+            microseconds,
+            notch,
+            flops: cost.flops,
+            bytes,
+            gflops: 1e-9 * cost.flops as f64 / seconds,
+            gbytes: 1e-9 * bytes as f64 / seconds,
+            of_ceiling: ceilings.floor(self.kernel, &cost) / seconds,
+            arithmetic: ceilings.is_bound_by_arithmetic(self.kernel, &cost),
+        }
     }
 }
 

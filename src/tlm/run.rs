@@ -127,6 +127,7 @@ struct Job<'a> {
     options: &'a RunOptions,
     observer: &'a mut dyn Observer,
     directory: RunDirectory,
+    target: Target,
     /// What stage 2 alone starts from.
     model: Option<(&'a Path, ModelDirectory)>,
     task: Task,
@@ -148,7 +149,8 @@ impl<'a> Job<'a> {
         let begun = Instant::now();
         // What is asked for and not there is found before the work.
         sizes::batches(config)?;
-        Target::of(options.device)?.precision(config.model.precision)?;
+        let target = Target::of(options.device)?;
+        target.precision(config.model.precision)?;
         let files = TaskFiles {
             train: config.task.train.clone(),
             dev: config.task.dev.clone(),
@@ -176,6 +178,7 @@ impl<'a> Job<'a> {
             options,
             observer,
             directory,
+            target,
             model: model.zip(opened),
             task,
             begun,
@@ -257,10 +260,10 @@ impl<'a> Job<'a> {
 
     /// What the device can do at most, for the shares in the log.
     fn ceilings(&mut self) -> Option<Ceilings> {
-        if self.options.device == DeviceChoice::Null {
+        if self.target.is_null() {
             return None;
         }
-        let measured = Ceilings::measure(self.options.device, self.config.model.precision, CEILING_ROUNDS);
+        let measured = Ceilings::measure(&self.target, self.config.model.precision, CEILING_ROUNDS);
         if let Err(error) = &measured {
             self.note(format!("no shares of what the device can do: {error}"));
         }
@@ -280,13 +283,8 @@ impl<'a> Job<'a> {
             .collect();
         let ceilings = self.ceilings();
         let (optimizers, set) = sizes::optimizers(config);
-        let mut trainer = Trainer::new(
-            &prepared.bert,
-            &plans,
-            &optimizers,
-            self.options.device,
-            config.model.precision,
-        )?;
+        let precision = config.model.precision;
+        let mut trainer = Trainer::on(&self.target, &prepared.bert, &plans, &optimizers, precision)?;
         self.note(format!("device: {}", trainer.decision));
         trainer.set_ceilings(ceilings);
         let encoder = self

@@ -76,8 +76,21 @@ impl Trainer {
         device: DeviceChoice,
         precision: PrecisionChoice,
     ) -> Result<Trainer, TrainError> {
+        Trainer::on(&Target::of(device)?, config, batches, optimizers, precision)
+    }
+
+    /// The same on a device that is chosen already.
+    ///
+    /// # Errors
+    /// As [`new`](Trainer::new).
+    pub fn on(
+        target: &Target,
+        config: &BertConfig,
+        batches: &[(Kind, Capacity, Form)],
+        optimizers: &[Optimizer],
+        precision: PrecisionChoice,
+    ) -> Result<Trainer, TrainError> {
         let params = bert::parameters(config);
-        let target = Target::of(device)?;
         let (limits, precision) = (target.limits(), target.precision(precision)?);
         let mut recorded = Vec::new();
         for &(kind, capacity, form) in batches {

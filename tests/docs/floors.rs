@@ -4,11 +4,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use tlm::bert::plans::{self, Form, HeadUpdate, Kind, Optimizer};
+use tlm::bert::plans::{self, Form, Kind, Optimizer};
 use tlm::bert::{Capacity, parameters};
 use tlm::hub::BertConfig;
 use tlm::kernel::{Cost, Precision, Sizes};
-use tlm::ops::adamw::Settings;
 use tlm::plan::{Limits, Plan};
 
 const HEAD: &str = "\
@@ -110,19 +109,9 @@ fn step() -> [Plan; 2] {
         precision: Precision::Bf16,
         ..Form::default()
     };
-    let optimizer = Optimizer {
-        adamw: Settings {
-            beta1: 0.9,
-            beta2: 0.999,
-            epsilon: 1e-6,
-            weight_decay: 0.01,
-            head: false,
-        },
-        head: HeadUpdate::Joined,
-    };
     [
         plans::batch(Kind::External, &config, &params, &capacity, form).unwrap(),
-        plans::update(&params, &optimizer, Limits::default(), Precision::Bf16).unwrap(),
+        plans::update(&params, &Optimizer::BERT, Limits::default(), Precision::Bf16).unwrap(),
     ]
 }
 

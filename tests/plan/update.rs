@@ -2,13 +2,7 @@
 
 use super::*;
 
-const SETTINGS: Settings = Settings {
-    beta1: 0.9,
-    beta2: 0.999,
-    epsilon: 1e-6,
-    weight_decay: 0.01,
-    head: false,
-};
+const SETTINGS: Settings = Settings::BERT;
 
 fn update_plan(params: &ParamTable) -> Plan {
     let mut r = Recorder::new("update", params);

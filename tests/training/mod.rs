@@ -6,7 +6,6 @@ use tlm::device::cpu::CpuDevice;
 use tlm::device::{Device, Program, Sizes, write_params};
 use tlm::hub::BertConfig;
 use tlm::kernel::{Precision, StepParams};
-use tlm::ops::adamw::Settings;
 use tlm::plan::{Limits, Plan, Space};
 
 pub const STEPS: u32 = 20;
@@ -39,19 +38,9 @@ fn recorded(limits: Limits, precision: Precision) -> [Plan; 2] {
         precision,
         ..plans::Form::default()
     };
-    let optimizer = plans::Optimizer {
-        adamw: Settings {
-            beta1: 0.9,
-            beta2: 0.999,
-            epsilon: 1e-6,
-            weight_decay: 0.01,
-            head: false,
-        },
-        head: plans::HeadUpdate::Joined,
-    };
     [
         plans::batch(plans::Kind::Joint, &config, &params, &CAPACITY, form).unwrap(),
-        plans::update(&params, &optimizer, limits, precision).unwrap(),
+        plans::update(&params, &plans::Optimizer::BERT, limits, precision).unwrap(),
     ]
 }
 

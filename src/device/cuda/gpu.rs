@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use cudarc::driver::sys::CUdevice_attribute as Attribute;
 use cudarc::driver::{CudaContext, DriverError, result, sys};
+use serde::Serialize;
 
 use super::cublaslt::CublasLt;
 use super::module::Modules;
@@ -23,7 +24,7 @@ const BF16: u32 = 80;
 pub const DRIVER: &str = "NVIDIA driver";
 
 /// One GPU, for people and for the choice.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct GpuInfo {
     /// Number that the driver gives it.
     pub index: usize,
@@ -33,6 +34,8 @@ pub struct GpuInfo {
     pub architecture: u32,
     /// Bytes of memory.
     pub memory: usize,
+    /// The driver's version, as that of CUDA up to which it goes: `CUDA 12.4`.
+    pub driver: String,
 }
 
 impl GpuInfo {
@@ -66,7 +69,11 @@ impl GpuInfo {
 impl std::fmt::Display for GpuInfo {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (gib, architecture) = (self.memory as f64 / f64::from(1 << 30), self.architecture);
-        write!(f, "{}: {} (sm_{architecture}, {gib:.0} GiB)", self.index, self.name)
+        let (index, name, driver) = (self.index, &self.name, &self.driver);
+        write!(
+            f,
+            "{index}: {name} (sm_{architecture}, {gib:.0} GiB, driver for {driver})"
+        )
     }
 }
 
@@ -97,6 +104,9 @@ fn start() -> Result<(), DeviceError> {
 fn info(index: usize) -> Result<GpuInfo, DeviceError> {
     let read = || -> Result<GpuInfo, DriverError> {
         let device = result::device::get(index as i32)?;
+        let mut driver = 0;
+        // SAFETY: the driver is loaded, and writes one number.
+        unsafe { sys::cuDriverGetVersion(&mut driver) }.result()?;
         // SAFETY: the driver has just given the handle.
         let attribute = |attribute| unsafe { result::device::get_attribute(device, attribute) };
         let major = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
@@ -107,6 +117,7 @@ fn info(index: usize) -> Result<GpuInfo, DeviceError> {
             architecture: (10 * major + minor) as u32,
             // SAFETY: the driver has just given the handle.
             memory: unsafe { result::device::total_mem(device) }?,
+            driver: format!("CUDA {}.{}", driver / 1000, driver % 1000 / 10),
         })
     };
     read().map_err(|error| failed(&format!("asking for GPU {index}"), error))

@@ -2,7 +2,14 @@
 
 use std::fmt::Write;
 
-use super::{Axes, BOTTOM, HEIGHT, LEFT, RIGHT, WIDTH, escape, range, tick_label, ticks};
+use super::{Axes, BOTTOM, LEFT, RIGHT, TOP, escape, range, tick_label, ticks};
+
+const WIDTH: f64 = 860.0;
+const HEIGHT: f64 = 380.0;
+/// Radius of a point.
+const DOT: f64 = 4.5;
+/// Width of a letter of a name and height of its line, at most.
+const LETTER: (f64, f64) = (7.4, 15.0);
 
 /// A point with its name.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,15 +45,15 @@ const ALONE: &str = "text{font:12.5px system-ui,sans-serif;fill:#5c6675}.end{tex
 impl LogScatter {
     /// For a page; nothing without a point.
     pub fn to_html(&self) -> String {
-        self.svg("<svg class=\"chart\"", "")
+        self.svg("<svg class=\"chart wide\"", "")
     }
 
     /// A document of its own.
     pub fn to_svg(&self) -> String {
         let head = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{}\" height=\"{}\"",
-            2.0 * WIDTH,
-            2.0 * HEIGHT
+            1.5 * WIDTH,
+            1.5 * HEIGHT
         );
         let paper = format!("<style>{ALONE}</style><rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"#fff\"/>");
         self.svg(&head, &paper) + "\n"
@@ -68,6 +75,7 @@ impl LogScatter {
         let axes = Axes {
             x,
             y: (y_ticks[0], y_ticks[y_ticks.len() - 1]),
+            size: (WIDTH, HEIGHT),
         };
         let mut out = format!(
             "{head} viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">{background}",
@@ -79,19 +87,27 @@ impl LogScatter {
             let (_, top) = axes.at((0.0, axes.y.1));
             // Writing into a String cannot fail, here and below.
             let _ = write!(out, "<path class=\"mark\" d=\"M{x:.1} {bottom:.1}V{top:.1}\"/>");
-            label(&mut out, (x, bottom - 8.0), name);
+            let (anchor, shift) = if x > 0.66 * WIDTH {
+                ("end", -8.0)
+            } else {
+                ("start", 8.0)
+            };
+            text(&mut out, (anchor, x + shift, bottom - 8.0), name);
         }
-        for point in points {
-            let (x, y) = axes.at((point.x.log10(), point.y));
+        let places: Vec<(f64, f64)> = points.iter().map(|point| axes.at((point.x.log10(), point.y))).collect();
+        let mut taken: Vec<Frame> = places.iter().map(|&(x, y)| Frame::around((x, y), DOT)).collect();
+        for (point, &(x, y)) in points.iter().zip(&places) {
             let _ = write!(
                 out,
-                "<circle class=\"dot s{}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4.5\"><title>{}: {:.2} at {:.3e}</title></circle>",
+                "<circle class=\"dot s{}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{DOT}\"><title>{}: {:.2} at {:.3e}</title></circle>",
                 point.colour,
                 escape(&point.name),
                 point.y,
                 point.x
             );
-            label(&mut out, (x, y + 4.0), &point.name);
+            let (place, name) = free((x, y), &point.name, &taken);
+            taken.push(name);
+            text(&mut out, place, &point.name);
         }
         out + "</svg>"
     }
@@ -132,17 +148,60 @@ impl LogScatter {
     }
 }
 
-/// A name right of its place, left of it in the right third.
-fn label(out: &mut String, (x, y): (f64, f64), name: &str) {
-    let (anchor, shift) = if x > 0.66 * WIDTH {
-        ("end", -8.0)
-    } else {
-        ("start", 8.0)
-    };
+/// A rectangle: left, top, right, bottom.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Frame([f64; 4]);
+
+impl Frame {
+    fn around((x, y): (f64, f64), half: f64) -> Frame {
+        Frame([x - half, y - half, x + half, y + half])
+    }
+
+    /// Area of what two have in common.
+    fn common(&self, other: &Frame) -> f64 {
+        let (a, b) = (self.0, other.0);
+        let side = |i: usize| (a[i + 2].min(b[i + 2]) - a[i].max(b[i])).max(0.0);
+        side(0) * side(1)
+    }
+
+    fn area(&self) -> f64 {
+        self.common(self)
+    }
+}
+
+/// Where the name of a point covers least of what is there: right of it, left, above, below. Anchor and place of the text, and
+/// the rectangle that it fills.
+fn free((x, y): (f64, f64), name: &str, taken: &[Frame]) -> ((&'static str, f64, f64), Frame) {
+    let (width, height) = (LETTER.0 * name.chars().count() as f64, LETTER.1);
+    let picture = Frame([LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM]);
+    let gap = 2.0 * DOT;
+    let candidates = [
+        ("start", x + gap, y + 4.0, x + gap),
+        ("end", x - gap, y + 4.0, x - gap - width),
+        ("mid", x, y - gap, x - width / 2.0),
+        ("mid", x, y + gap + 9.0, x - width / 2.0),
+    ];
+    let placed = candidates.map(|(anchor, x, y, left)| {
+        let filled = Frame([left, y + 3.0 - height, left + width, y + 3.0]);
+        let outside = filled.area() - filled.common(&picture);
+        let covered: f64 = taken.iter().map(|other| filled.common(other)).sum();
+        (outside + covered, (anchor, x, y), filled)
+    });
+    let mut best = placed[0];
+    for candidate in placed {
+        // What covers no more by rounding is no better.
+        if candidate.0 < best.0 - 1e-9 {
+            best = candidate;
+        }
+    }
+    (best.1, best.2)
+}
+
+fn text(out: &mut String, (anchor, x, y): (&str, f64, f64), name: &str) {
+    // Writing into a String cannot fail.
     let _ = write!(
         out,
-        "<text class=\"axis {anchor} strong\" x=\"{:.1}\" y=\"{y:.1}\">{}</text>",
-        x + shift,
+        "<text class=\"axis {anchor} strong\" x=\"{x:.1}\" y=\"{y:.1}\">{}</text>",
         escape(name)
     );
 }
@@ -174,6 +233,28 @@ mod tests {
         }
         for tick in ["1e18", "1e19", "1e20"] {
             assert!(html.contains(&format!(">{tick}</text>")), "{html}");
+        }
+    }
+
+    #[test]
+    fn names_of_points_that_lie_close_cover_neither_each_other_nor_a_point() {
+        let places = [
+            (400.0, 200.0),
+            (440.0, 202.0),
+            (400.0, 208.0),
+            (840.0, 30.0),
+            (412.0, 190.0),
+        ];
+        let mut taken: Vec<Frame> = places.iter().map(|&place| Frame::around(place, DOT)).collect();
+        for place in places {
+            let (_, name) = free(place, "BERT", &taken);
+            assert_eq!(
+                taken.iter().map(|other| name.common(other)).sum::<f64>(),
+                0.0,
+                "{place:?}"
+            );
+            assert!(name.0[0] >= LEFT && name.0[2] <= WIDTH - RIGHT, "{name:?}");
+            taken.push(name);
         }
     }
 
