@@ -3,7 +3,7 @@
 //! A shape class is a model: the plans of its joint step and of its update, full batches of 32 sequences of 128 tokens. All
 //! launches run in their place in the step, on the data that they have there, caches as they are then; each is timed by the
 //! device. Launches of one kernel at the same sizes are one measurement. On a GPU the step is replayed once for each
-//! number of a variant.
+//! number of a variant, and once more for the products of the vendor's library where it is installed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ use crate::device::choice::{DeviceChoice, PrecisionChoice};
 use crate::device::open::{Target, cache};
 use crate::device::{Device, Program, Sizes, Variants, write_params};
 use crate::hub::BertConfig;
-use crate::kernel::{Cost, Count, Kernel, StepParams};
+use crate::kernel::{Cost, Count, Kernel, StepParams, VENDOR};
 use crate::ops::REGISTRY;
 use crate::plan::{Launch, Plan, Space};
 use crate::rng::Stream;
@@ -100,6 +100,7 @@ pub fn bench(request: &BenchRequest, progress: &mut dyn FnMut(&str)) -> Result<B
     }
     let wanted = |name: &str| request.ops.is_empty() || request.ops.iter().any(|op| is_of(name, op));
     let target = Target::of(request.device)?;
+    let has_vendor = target.has_vendor();
     progress("ceilings");
     let before = Ceilings::measure(&target, request.precision, request.rounds)?;
     let mut timed = Vec::new();
@@ -115,11 +116,21 @@ pub fn bench(request: &BenchRequest, progress: &mut dyn FnMut(&str)) -> Result<B
                 false => 0,
             })
             .collect();
-        for variant in 0..variants.iter().copied().max().unwrap_or(0) {
-            progress(&format!("{}, variant {variant}", class.name));
-            let chosen: Vec<bool> = variants.iter().map(|&variants| variants > variant).collect();
-            let target = target.clone().with_variants(Variants::Nth(variant));
-            let mut opened = target.open(class.sizes())?.device;
+        let most = variants.iter().copied().max().unwrap_or(0);
+        let mut passes: Vec<(String, Variants, Vec<bool>)> = (0..most)
+            .map(|variant| {
+                let chosen = variants.iter().map(|&variants| variants > variant).collect();
+                (format!("variant {variant}"), Variants::Nth(variant), chosen)
+            })
+            .collect();
+        if has_vendor {
+            let is_product = |launch: &Launch| launch.kernel.cuda.is_some_and(|source| source.product.is_some());
+            let chosen = launches().map(|launch| wanted(launch.kernel.name) && is_product(launch));
+            passes.push((VENDOR.to_owned(), Variants::Vendor, chosen.collect()));
+        }
+        for (name, variants, chosen) in passes {
+            progress(&format!("{}, {name}", class.name));
+            let mut opened = target.clone().with_variants(variants).open(class.sizes())?.device;
             device = opened.describe();
             timed.extend(class.measure(opened.as_mut(), &chosen, request.rounds)?);
         }
