@@ -18,7 +18,7 @@ Examples:
   tlm profile chemprot.toml --stage 2 --set model.preset=small --json
 
 The trace opens in https://ui.perfetto.dev and in chrome://tracing. Times are the device's own
-(timestamps on GPUs); the same steps run once without profiling, for comparison.";
+(timestamps on GPUs); the same steps run before and after without profiling, for comparison.";
 
 /// Time, FLOPs and bytes of every kernel and layer in real training steps.
 #[derive(Debug, Args)]

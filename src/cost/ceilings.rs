@@ -141,7 +141,11 @@ impl Ceilings {
             fma: self.fma.max(other.fma),
             product: self.product.max(other.product),
             matrix_units: self.matrix_units,
-            launch: self.launch.min(other.launch),
+            // A difference of two times: where noise made it vanish, it says nothing.
+            launch: match self.launch.min(other.launch) {
+                shorter if shorter > 0.0 => shorter,
+                _ => self.launch.max(other.launch),
+            },
         }
     }
 
@@ -152,16 +156,21 @@ impl Ceilings {
 
     /// The highest rate of products, FLOP per second: what MFU is a share of.
     pub fn peak(&self) -> f64 {
+        self.product.max(self.fma)
+    }
+
+    /// The highest rate of multiply-adds, which products without matrix units are as well.
+    fn multiply_adds(&self) -> f64 {
         match self.matrix_units {
-            true => self.product.max(self.fma),
-            false => self.fma,
+            true => self.fma,
+            false => self.peak(),
         }
     }
 
     /// The rate that bounds a kernel's arithmetic.
     pub fn rate(&self, kernel: &Kernel) -> f64 {
         let products = kernel.cuda.is_some_and(|source| source.half.is_some());
-        if products { self.peak() } else { self.fma }
+        if products { self.peak() } else { self.multiply_adds() }
     }
 
     /// Seconds below which a launch of this cost cannot come.
@@ -286,11 +295,16 @@ mod tests {
         assert_eq!(CEILINGS.floor(&copy::COPY, &cost(20, 100)), 1.0);
         assert!(CEILINGS.is_bound_by_arithmetic(&copy::COPY, &cost(2000, 10)));
         assert!(!CEILINGS.is_bound_by_arithmetic(&copy::COPY, &cost(20, 100)));
-        let plain = Ceilings {
+        // Without matrix units a product that was faster than the probe shows what multiply-adds can do.
+        let plain = |product| Ceilings {
+            product,
             matrix_units: false,
             ..CEILINGS
         };
-        assert_eq!(plain.floor(&gemm::FORWARD, &cost(2000, 10)), 2.0);
+        for kernel in [&gemm::FORWARD, &copy::COPY] {
+            assert_eq!(plain(900.0).floor(kernel, &cost(2000, 10)), 2.0);
+            assert_eq!(plain(1250.0).floor(kernel, &cost(2000, 10)), 1.6);
+        }
     }
 
     #[test]
@@ -320,6 +334,8 @@ mod tests {
         };
         assert_eq!(CEILINGS.or_better(&other), both);
         assert_eq!(other.or_better(&CEILINGS), both);
+        let vanished = Ceilings { launch: 0.0, ..other };
+        assert_eq!(vanished.or_better(&CEILINGS).launch, CEILINGS.launch);
     }
 
     #[test]

@@ -26,14 +26,23 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// BERT's layout: heads of 64, feed-forward 4 h, 512 positions, two segments.
-    pub const fn bert(layers: u64, hidden: u64, vocabulary: u64) -> Encoder {
+    /// BERT-Base.
+    pub const BERT_BASE: Encoder = Encoder::bert(12, 768);
+    /// BERT-Large.
+    pub const BERT_LARGE: Encoder = Encoder::bert(24, 1024);
+    /// RoBERTa-Base.
+    pub const ROBERTA_BASE: Encoder = Encoder::roberta(12, 768);
+    /// RoBERTa-Large.
+    pub const ROBERTA_LARGE: Encoder = Encoder::roberta(24, 1024);
+
+    /// BERT's layout: 30,522 word pieces, heads of 64, feed-forward 4 h, 512 positions, two segments.
+    pub const fn bert(layers: u64, hidden: u64) -> Encoder {
         Encoder {
             layers,
             hidden,
             intermediate: 4 * hidden,
             heads: if hidden < 64 { 1 } else { hidden / 64 },
-            vocabulary,
+            vocabulary: 30_522,
             embedding: hidden,
             positions: 512,
             segments: 2,
@@ -45,7 +54,8 @@ impl Encoder {
         Encoder {
             positions: 514,
             segments: 1,
-            ..Encoder::bert(layers, hidden, 50_265)
+            vocabulary: 50_265,
+            ..Encoder::bert(layers, hidden)
         }
     }
 
@@ -103,10 +113,10 @@ mod tests {
     #[test]
     fn parameters_are_those_of_the_published_models() {
         let found = [
-            Encoder::bert(12, 768, 30_522),
-            Encoder::bert(24, 1024, 30_522),
-            Encoder::roberta(12, 768),
-            Encoder::roberta(24, 1024),
+            Encoder::BERT_BASE,
+            Encoder::BERT_LARGE,
+            Encoder::ROBERTA_BASE,
+            Encoder::ROBERTA_LARGE,
         ]
         .map(|encoder| encoder.parameters());
         assert_eq!(found, [109_514_298, 335_174_458, 124_697_433, 355_412_057]);

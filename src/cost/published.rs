@@ -103,7 +103,7 @@ fn table2() -> Vec<Published> {
     vec![
         plm(
             "BERT-Base",
-            Encoder::bert(12, 768, 30_522),
+            Encoder::BERT_BASE,
             109e6,
             &bert,
             16.0,
@@ -112,7 +112,7 @@ fn table2() -> Vec<Published> {
         ),
         plm(
             "BERT-Large",
-            Encoder::bert(24, 1024, 30_522),
+            Encoder::BERT_LARGE,
             355e6,
             &bert,
             16.0,
@@ -122,7 +122,7 @@ fn table2() -> Vec<Published> {
         tlm(small, 2.74e18, [93.74, 93.53, 70.54, 93.08, 69.84, 80.51, 81.99, 86.99]),
         plm(
             "RoBERTa-Base",
-            Encoder::roberta(12, 768),
+            Encoder::ROBERTA_BASE,
             125e6,
             &roberta,
             160.0,
@@ -136,7 +136,7 @@ fn table2() -> Vec<Published> {
         ),
         plm(
             "RoBERTa-Large",
-            Encoder::roberta(24, 1024),
+            Encoder::ROBERTA_LARGE,
             355e6,
             &roberta,
             160.0,
@@ -158,15 +158,9 @@ fn others() -> Vec<Published> {
         scores: None,
         remark: "generator and discriminator",
     };
-    let small = [256, 64].map(|hidden| Encoder::bert(12, hidden, 30_522).embedding(128));
-    let base = [
-        Encoder::bert(12, 768, 30_522),
-        Encoder::bert(12, 256, 30_522).embedding(768),
-    ];
-    let large = [
-        Encoder::bert(24, 1024, 30_522),
-        Encoder::bert(24, 256, 30_522).embedding(1024),
-    ];
+    let small = [256, 64].map(|hidden| Encoder::bert(12, hidden).embedding(128));
+    let base = [Encoder::BERT_BASE, Encoder::bert(12, 256).embedding(768)];
+    let large = [Encoder::BERT_LARGE, Encoder::bert(24, 256).embedding(1024)];
     let other = |name, known, remark| Published {
         name,
         group: Group::Other,

@@ -184,8 +184,8 @@ impl Scale {
     /// The encoder; BERT's vocabulary at every scale.
     pub const fn encoder(self) -> Encoder {
         match self {
-            Scale::Small | Scale::Medium => Encoder::bert(12, 768, 30_522),
-            Scale::Large => Encoder::bert(24, 1024, 30_522),
+            Scale::Small | Scale::Medium => Encoder::BERT_BASE,
+            Scale::Large => Encoder::BERT_LARGE,
         }
     }
 

@@ -191,7 +191,7 @@ pub(super) fn section(profile: &Profile, open: bool) -> String {
              {heads}</tr>{rows}</table></details></div>\n"
         )
     };
-    let shares = parts(profile).map(|(what, seconds)| format!("{what} {:.1} %", 100.0 * seconds / profile.wall));
+    let shares = parts(profile).map(|(what, seconds)| format!("{what} {:.1}\u{a0}%", 100.0 * seconds / profile.wall));
     let facts: String = [("wall clock", shares.join(", "))]
         .into_iter()
         .chain(figures(profile))

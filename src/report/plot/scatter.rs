@@ -9,7 +9,7 @@ const HEIGHT: f64 = 380.0;
 /// Radius of a point.
 const DOT: f64 = 4.5;
 /// Width of a letter of a name and height of its line, at most.
-const LETTER: (f64, f64) = (7.4, 15.0);
+const LETTER: (f64, f64) = (8.0, 15.0);
 
 /// A point with its name.
 #[derive(Clone, Debug, PartialEq)]
@@ -169,7 +169,7 @@ impl Frame {
     }
 }
 
-/// Where the name of a point covers least of what is there: right of it, left, above, below. Anchor and place of the text, and
+/// Where the name of a point covers least of what is there: right of it, left, above, below, or further off. Anchor and place of the text, and
 /// the rectangle that it fills.
 fn free((x, y): (f64, f64), name: &str, taken: &[Frame]) -> ((&'static str, f64, f64), Frame) {
     let (width, height) = (LETTER.0 * name.chars().count() as f64, LETTER.1);
@@ -180,6 +180,12 @@ fn free((x, y): (f64, f64), name: &str, taken: &[Frame]) -> ((&'static str, f64,
         ("end", x - gap, y + 4.0, x - gap - width),
         ("mid", x, y - gap, x - width / 2.0),
         ("mid", x, y + gap + 9.0, x - width / 2.0),
+        ("end", x + DOT, y - gap, x + DOT - width),
+        ("end", x + DOT, y + gap + 9.0, x + DOT - width),
+        ("mid", x, y - gap - height, x - width / 2.0),
+        ("mid", x, y + gap + 9.0 + height, x - width / 2.0),
+        ("end", x + DOT, y - gap - height, x + DOT - width),
+        ("end", x + DOT, y + gap + 9.0 + height, x + DOT - width),
     ];
     let placed = candidates.map(|(anchor, x, y, left)| {
         let filled = Frame([left, y + 3.0 - height, left + width, y + 3.0]);
