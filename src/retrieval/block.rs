@@ -27,6 +27,15 @@ impl Block {
         self.lengths.len()
     }
 
+    /// Gives back memory that is not in use: blocks wait in large numbers.
+    fn shrink(&mut self) {
+        self.terms.shrink();
+        self.postings.shrink_to_fit();
+        self.numbers.shrink_to_fit();
+        self.distinct.shrink_to_fit();
+        self.lengths.shrink_to_fit();
+    }
+
     /// The (index into `terms`, tf) pairs of every document in turn.
     pub(super) fn by_document(&self) -> impl Iterator<Item = &[(u32, u32)]> {
         let mut rest = self.postings.as_slice();
@@ -106,6 +115,7 @@ impl BlockAnalyzer {
             block.terms.push(self.cache.terms().get(number as usize));
         }
         (block.cache, block.numbers) = (self.cache.identity(), numbers);
+        block.shrink();
         block
     }
 }

@@ -115,10 +115,13 @@ impl Bytes {
     #[cfg(unix)]
     pub(super) fn release(&self, section: Section) {
         if let (Data::Mapped(map), Some(range)) = (&self.data, section.range()) {
-            // Whole pages inside the section.
+            // All pages that the section touches: what others have in the same is read anew as well.
             const PAGE: usize = 1 << 16;
-            let (start, end) = (range.start.next_multiple_of(PAGE), range.end / PAGE * PAGE);
-            if start < end && end <= map.len() {
+            let (start, end) = (
+                range.start / PAGE * PAGE,
+                range.end.next_multiple_of(PAGE).min(map.len()),
+            );
+            if start < end {
                 // SAFETY: the pages of a shared, read-only mapping of a file are dropped; the next look reads the same
                 // bytes from the file. Failure changes nothing but the memory in use.
                 let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start) };

@@ -201,6 +201,7 @@ impl PassageFile {
                     taken.push(Passage { id, source, text });
                 }
             })?;
+            self.release(number);
             Ok(taken)
         });
         let found: Result<Vec<Vec<Passage>>, RetrievalError> = found.collect();
@@ -210,9 +211,9 @@ impl PassageFile {
     /// Reads every passage.
     pub(super) fn verify(&self) -> Result<(), RetrievalError> {
         let mut text_bytes = 0;
-        for (number, frame) in self.footer.frames.iter().enumerate() {
+        for number in 0..self.footer.frames.len() {
             self.frame(number, true, |_, _, _, text| text_bytes += text.len() as u64)?;
-            self.bytes.release(frame.texts);
+            self.release(number);
         }
         match text_bytes == self.footer.text_bytes {
             true => Ok(()),
@@ -220,6 +221,13 @@ impl PassageFile {
                 .bytes
                 .damaged("its texts are longer or shorter than its footer says")),
         }
+    }
+
+    /// Gives the memory of a frame back. Names alone are a small part of what was read: the system maps pages around.
+    fn release(&self, number: usize) {
+        let frame = &self.footer.frames[number];
+        self.bytes.release(frame.names);
+        self.bytes.release(frame.texts);
     }
 
     /// Calls `visit` with place, id, source and text of every passage of a frame.

@@ -143,6 +143,8 @@ struct Accumulator {
     /// For each stage of columns, the lightest first, and each block: what the stage and those of lighter columns can
     /// add to a score.
     bounds: Vec<[u32; BLOCKS]>,
+    /// Most blocks of the strip before had to be completed: then one look at the threshold has to do.
+    completes: bool,
 }
 
 impl Accumulators {
@@ -153,6 +155,7 @@ impl Accumulators {
             columns: Vec::new(),
             lists: Vec::new(),
             bounds: Vec::new(),
+            completes: false,
         };
         Accumulators(std::iter::repeat_with(accumulator).take(MAX_QUERIES).collect())
     }
@@ -322,18 +325,24 @@ fn add_columns(
         scores,
         columns,
         bounds,
+        completes,
         ..
     } = accumulator;
     let first_document = image.first_document() + (sub_tile * SUB_TILE + strip * STRIP) as u32;
     let scores = scores[strip * STRIP..][..STRIP].as_chunks_mut::<BLOCK>().0;
+    let mut completed = 0;
     for (block, scores) in scores.iter_mut().enumerate() {
         let mut left = columns.as_slice();
         for bounds in bounds.iter().rev() {
-            if !any_above(scores, bounds[strip * STRIP / BLOCK + block], best.threshold) {
+            if left.is_empty() || !any_above(scores, bounds[strip * STRIP / BLOCK + block], best.threshold) {
                 break;
             }
             // The first stage has what is left over by stages of full size.
-            let (stage, behind) = left.split_at((left.len() - 1) % STAGE + 1);
+            let len = match *completes {
+                true => left.len(),
+                false => (left.len() - 1) % STAGE + 1,
+            };
+            let (stage, behind) = left.split_at(len);
             left = behind;
             let mut sums = *scores;
             for &(column, weight) in stage {
@@ -344,10 +353,15 @@ fn add_columns(
             }
             *scores = sums;
         }
-        if left.is_empty() && any_above(scores, 0, best.threshold) {
-            best.offer(first_document + (block * BLOCK) as u32, scores);
+        if left.is_empty() {
+            completed += 1;
+            if any_above(scores, 0, best.threshold) {
+                best.offer(first_document + (block * BLOCK) as u32, scores);
+            }
         }
     }
+    // From time to time it is tried again.
+    *completes = strip % 8 != 7 && (*completes || 2 * completed > STRIP / BLOCK);
 }
 
 /// Whether a sum can pass the threshold with so much more.

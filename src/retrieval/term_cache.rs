@@ -46,6 +46,12 @@ impl TermList {
         (0..self.len()).map(|number| self.get(number))
     }
 
+    /// Gives back memory that is not in use.
+    pub(super) fn shrink(&mut self) {
+        self.text.shrink_to_fit();
+        self.ends.shrink_to_fit();
+    }
+
     /// Bytes of memory in use.
     pub(super) fn memory(&self) -> usize {
         self.text.len() + self.ends.len() * size_of::<usize>()

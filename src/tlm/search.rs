@@ -76,8 +76,11 @@ pub struct SearchReport {
     pub seconds: f64,
 }
 
-/// Hits whose names are looked up together: the names of a frame are unpacked once for all of them.
-const HITS_TOGETHER: usize = 1 << 20;
+/// Hits whose names are looked up together, at most: the names of a frame are unpacked once for all of them.
+const MOST_HITS_TOGETHER: u64 = 1 << 20;
+
+/// Bytes of memory for each of them: a name takes an eighth of it.
+const BYTES_PER_HIT: u64 = 1 << 10;
 
 /// Searches for every query and writes the run, whole or not at all.
 ///
@@ -178,6 +181,7 @@ struct RunWriter<'a> {
     /// Of the next queries: hits and one unit of their scores.
     pending: Vec<(Vec<Hit>, f64)>,
     pending_hits: usize,
+    most_pending: usize,
     written: u64,
 }
 
@@ -190,6 +194,7 @@ impl<'a> RunWriter<'a> {
             out: NewFile::create(&request.out)?,
             pending: Vec::new(),
             pending_hits: 0,
+            most_pending: (request.memory / BYTES_PER_HIT).min(MOST_HITS_TOGETHER) as usize,
             written: 0,
         })
     }
@@ -197,7 +202,7 @@ impl<'a> RunWriter<'a> {
     fn push(&mut self, hits: Vec<Hit>, unit: f64) -> Result<(), TlmError> {
         self.pending_hits += hits.len();
         self.pending.push((hits, unit));
-        match self.pending_hits >= HITS_TOGETHER {
+        match self.pending_hits >= self.most_pending {
             true => self.write_pending(),
             false => Ok(()),
         }

@@ -105,6 +105,9 @@ impl Http {
                     }
                     reason
                 }
+                Err(error) if self.base.starts_with("https:") => {
+                    format!("{path}: {error} (is there TLS, and a certificate that this machine trusts?)")
+                }
                 Err(error) => format!("{path}: {error}"),
             };
             self.wait(attempt, &reason)?;
