@@ -63,11 +63,16 @@ impl TileDraft {
         let mut all = TermNumbers::default();
         // By the tile's term numbers: postings and occurrences.
         let mut counts: Vec<(u32, u64)> = Vec::new();
-        let mut known = HashMap::new();
+        let caches = 2 * rayon::current_num_threads();
+        let mut known: HashMap<u64, Vec<u32>> = HashMap::new();
         let numbers: Vec<Vec<u32>> = parts
             .iter()
             .map(|part| {
-                let known = known.entry(part.block.cache).or_default();
+                // Caches that have forgotten get another identity: what was known of the old one is of no use.
+                if known.len() >= caches && !known.contains_key(&part.block.cache) {
+                    known.clear();
+                }
+                let known: &mut Vec<u32> = known.entry(part.block.cache).or_default();
                 number_terms(part, known, &mut all, &mut counts)
             })
             .collect();
