@@ -8,6 +8,7 @@
 //! ```
 
 use std::io::{self, Write};
+use std::ops::RangeInclusive;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,9 @@ pub struct Passage {
 
 /// Bytes of texts in a frame, about.
 const FRAME_BYTES: usize = 128 << 10;
+
+/// Frames that are read before their memory is given back.
+const FRAMES_TOGETHER: usize = 64;
 
 /// Zstandard's fast end: a build waits for it.
 const LEVEL: i32 = 1;
@@ -190,7 +194,7 @@ impl PassageFile {
         let frames = &self.footer.frames;
         let frame_of = |document: u32| frames.partition_point(|frame| frame.first_document <= document) - 1;
         let runs: Vec<&[u32]> = documents.chunk_by(|&a, &b| frame_of(a) == frame_of(b)).collect();
-        let found = runs.into_par_iter().map(|run| {
+        let taken_of = |run: &&[u32]| {
             let number = frame_of(run[0]);
             let first = frames[number].first_document;
             let mut wanted = run.iter().map(|&document| document - first).peekable();
@@ -201,11 +205,16 @@ impl PassageFile {
                     taken.push(Passage { id, source, text });
                 }
             })?;
-            self.release(number);
             Ok(taken)
-        });
-        let found: Result<Vec<Vec<Passage>>, RetrievalError> = found.collect();
-        Ok(found?.into_iter().flatten().collect())
+        };
+        let mut found = Vec::with_capacity(documents.len());
+        for runs in runs.chunks(FRAMES_TOGETHER) {
+            let taken = runs.par_iter().map(taken_of);
+            let taken: Result<Vec<Vec<Passage>>, RetrievalError> = taken.collect();
+            found.extend(taken?.into_iter().flatten());
+            self.release(frame_of(runs[0][0])..=frame_of(runs[runs.len() - 1][0]));
+        }
+        Ok(found)
     }
 
     /// Reads every passage.
@@ -213,7 +222,7 @@ impl PassageFile {
         let mut text_bytes = 0;
         for number in 0..self.footer.frames.len() {
             self.frame(number, true, |_, _, _, text| text_bytes += text.len() as u64)?;
-            self.release(number);
+            self.release(number..=number);
         }
         match text_bytes == self.footer.text_bytes {
             true => Ok(()),
@@ -223,11 +232,16 @@ impl PassageFile {
         }
     }
 
-    /// Gives the memory of a frame back. Names alone are a small part of what was read: the system maps pages around.
-    fn release(&self, number: usize) {
-        let frame = &self.footer.frames[number];
-        self.bytes.release(frame.names);
-        self.bytes.release(frame.texts);
+    /// Gives the memory of frames back, and what the system has mapped around them: for names alone that is nearly all.
+    fn release(&self, frames: RangeInclusive<usize>) {
+        const AROUND: u64 = 1 << 16;
+        let [first, last] = [*frames.start(), *frames.end()].map(|number| &self.footer.frames[number]);
+        let start = first.names.start.saturating_sub(AROUND);
+        self.bytes.release(Section {
+            start,
+            len: last.texts.start + last.texts.len + AROUND - start,
+            crc: 0,
+        });
     }
 
     /// Calls `visit` with place, id, source and text of every passage of a frame.
