@@ -112,7 +112,7 @@ fn build(place: &Path, patterns: &[String], analyzer: Analyzer, copies: usize) -
     }
     let mut command = Command::new(env!("CARGO_BIN_EXE_tlm"));
     command.args(["index", "build", "--analyzer", analyzer.name(), "--out"]);
-    let report = json_of(command.arg(place).args(&inputs))?;
+    let report = json_of(command.arg(place).args(&inputs), MEMORY)?;
     let number = |key: &str| report[key].as_f64().ok_or("the report lacks a number");
     let rate = number("text_bytes")? / number("seconds")?;
     Ok((rate / 1e6, number("peak_rss_bytes")? / 1e6))
@@ -132,14 +132,13 @@ fn peak_of_search(directory: &Path, place: &Path, queries: &[String]) -> Outcome
         .arg(file)
         .arg("--out")
         .arg(directory.join("run.trec"));
-    let report = json_of(&mut command)?;
+    let report = json_of(&mut command, MEMORY / 2)?;
     Ok(report["peak_rss_bytes"].as_f64().ok_or("the report lacks its memory")? / 1e6)
 }
 
-/// What a command with the bench's memory reports.
-fn json_of(command: &mut Command) -> Outcome<Value> {
-    let is_search = command.get_args().next().is_some_and(|name| name == "search");
-    let memory = if is_search { MEMORY / 2 } else { MEMORY } >> 20;
+/// What a command with so many bytes of memory reports.
+fn json_of(command: &mut Command, memory: u64) -> Outcome<Value> {
+    let memory = memory >> 20;
     let output = command.args(["--json", "--memory", &format!("{memory}M")]).output()?;
     match output.status.success() {
         true => Ok(serde_json::from_slice(&output.stdout)?),

@@ -38,6 +38,11 @@ pub(super) struct Section {
 }
 
 impl Section {
+    /// Where its bytes lie in the file.
+    pub(super) fn span(self) -> Range<u64> {
+        self.start..self.start.saturating_add(self.len)
+    }
+
     pub(super) fn range(self) -> Option<Range<usize>> {
         let start = usize::try_from(self.start).ok()?;
         Some(start..start.checked_add(usize::try_from(self.len).ok()?)?)
@@ -107,19 +112,21 @@ impl Bytes {
         Ok(bytes)
     }
 
-    /// Gives the memory of a section back; it is read anew when it is next looked at. Windows takes memory back by itself.
+    /// Gives the memory of a part of the file back; it is read anew when it is next looked at. Windows takes memory back
+    /// by itself.
     #[cfg(not(unix))]
-    pub(super) fn release(&self, _: Section) {}
+    pub(super) fn release(&self, _: Range<u64>) {}
 
-    /// Gives the memory of a section back; it is read anew when it is next looked at.
+    /// Gives the memory of a part of the file back; it is read anew when it is next looked at.
     #[cfg(unix)]
-    pub(super) fn release(&self, section: Section) {
-        if let (Data::Mapped(map), Some(range)) = (&self.data, section.range()) {
-            // All pages that the section touches: what others have in the same is read anew as well.
+    pub(super) fn release(&self, part: Range<u64>) {
+        if let Data::Mapped(map) = &self.data {
+            // All pages that the part touches: what others have in the same is read anew as well.
             const PAGE: usize = 1 << 16;
+            let within = |at: u64| usize::try_from(at).map_or(map.len(), |at| at.min(map.len()));
             let (start, end) = (
-                range.start / PAGE * PAGE,
-                range.end.next_multiple_of(PAGE).min(map.len()),
+                within(part.start) / PAGE * PAGE,
+                within(part.end).next_multiple_of(PAGE).min(map.len()),
             );
             if start < end {
                 // SAFETY: the pages of a shared, read-only mapping of a file are dropped; the next look reads the same

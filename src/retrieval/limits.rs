@@ -3,7 +3,7 @@
 //! With M bytes, L postings of a tile at most, and t threads:
 //!
 //! ```text
-//! open tile, the next one, one being assembled    (8 + 8 + 15) L      L = M / 112, at most 4M; more tiles as they fit
+//! open tile, the next one, one being assembled    (14 + 14 + 21) L    L = M / 112, at most 4M; more tiles as they fit
 //! pieces being analysed                           5 MB each           t + 1, as many as fit M / 8
 //! words remembered                                64 bytes each       M / 8 over t threads
 //! vocabulary and provisional lists of a segment   M / 8               then the segment ends
@@ -37,9 +37,10 @@ pub const PIECE_DOCUMENTS: usize = 1 << 13;
 /// Bytes that a piece takes on its way, with its texts, counts and compressed form.
 const BYTES_PER_PIECE: u64 = 5 << 20;
 
-/// Bytes of a posting in a tile that waits, and in one that is being assembled.
-const BYTES_WAITING: u64 = 8;
-const BYTES_ASSEMBLED: u64 = 15;
+/// Bytes of a posting in a tile that waits, and in one that is being assembled: its own, and 6 for its piece's terms with
+/// their ends and numbers, which take 4 for a posting of English prose and 10 for one of random words.
+const BYTES_WAITING: u64 = 8 + 6;
+const BYTES_ASSEMBLED: u64 = 15 + 6;
 
 /// The bounds that a build keeps to.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -30,9 +30,7 @@ const _: () = assert!(SUB_TILE == bm25::SUB_TILE, "images are cut as the op's su
 
 /// A device that scores.
 pub(super) struct DeviceSearch {
-    choice: DeviceChoice,
-    /// The device as it was found, until it is opened for the first time.
-    found: Option<Target>,
+    target: Target,
     k: usize,
     loaded: Option<Loaded>,
 }
@@ -69,10 +67,9 @@ impl DeviceSearch {
         if choice == DeviceChoice::Cpu {
             return Ok(None);
         }
-        let found = Target::of(choice)?;
-        Ok((!found.is_cpu()).then_some(DeviceSearch {
-            choice,
-            found: Some(found),
+        let target = Target::of(choice)?;
+        Ok((!target.is_cpu()).then_some(DeviceSearch {
+            target,
             k,
             loaded: None,
         }))
@@ -201,11 +198,7 @@ impl DeviceSearch {
             return Ok(false);
         }
         self.loaded = None; // frees its memory first
-        let target = match self.found.take() {
-            Some(target) => target,
-            None => Target::of(self.choice)?,
-        };
-        self.loaded = Some(Loaded::new(target, larger, self.k)?);
+        self.loaded = Some(Loaded::new(&self.target, larger, self.k)?);
         Ok(true)
     }
 }
@@ -236,7 +229,7 @@ impl<'a> Flat<'a> {
 }
 
 impl Loaded {
-    fn new(target: Target, capacity: Capacity, k: usize) -> Result<Loaded, RetrievalError> {
+    fn new(target: &Target, capacity: Capacity, k: usize) -> Result<Loaded, RetrievalError> {
         let params = ParamTable::new(Vec::new());
         let mut r = Recorder::new("search", &params).within(target.limits());
         let documents = capacity.sub_tiles * SUB_TILE;

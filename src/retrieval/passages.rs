@@ -237,11 +237,7 @@ impl PassageFile {
         const AROUND: u64 = 1 << 16;
         let [first, last] = [*frames.start(), *frames.end()].map(|number| &self.footer.frames[number]);
         let start = first.names.start.saturating_sub(AROUND);
-        self.bytes.release(Section {
-            start,
-            len: last.texts.start + last.texts.len + AROUND - start,
-            crc: 0,
-        });
+        self.bytes.release(start..last.texts.span().end.saturating_add(AROUND));
     }
 
     /// Calls `visit` with place, id, source and text of every passage of a frame.

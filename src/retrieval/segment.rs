@@ -235,8 +235,8 @@ impl Segment {
     /// Gives the memory of a tile back.
     pub(super) fn release(&self, number: usize) {
         let tile = &self.footer.tiles[number];
-        self.bytes.release(tile.body);
-        self.bytes.release(tile.directory);
+        self.bytes.release(tile.body.span());
+        self.bytes.release(tile.directory.span());
     }
 
     /// Reads everything and compares counts with each other: what the checksums cannot tell.

@@ -87,13 +87,14 @@ impl CublasLt {
     }
 
     fn succeeded(&self, status: cublasStatus_t, call: &str) -> Result<(), DeviceError> {
-        if status == cublasStatus_t::CUBLAS_STATUS_SUCCESS {
-            return Ok(());
-        }
-        Err(DeviceError::Backend {
+        calls::done(status).map_err(|status| self.failed(status, call))
+    }
+
+    fn failed(&self, status: cublasStatus_t, call: &str) -> DeviceError {
+        DeviceError::Backend {
             backend: BACKEND,
             what: format!("{call} of {} failed: {status:?}", self.path),
-        })
+        }
     }
 }
 
@@ -233,12 +234,6 @@ impl Matmul {
             )
         };
         self.library.succeeded(status, &format!("{what}: cublasLtMatmul"))
-    }
-}
-
-impl CublasLt {
-    fn failed(&self, status: cublasStatus_t, call: &str) -> DeviceError {
-        self.succeeded(status, call).expect_err("a failure")
     }
 }
 
