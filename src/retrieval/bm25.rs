@@ -258,7 +258,7 @@ pub(super) struct CodeTable {
     table: Vec<u16>,
 }
 
-const TABLE_TF: u32 = 8;
+pub(super) const TABLE_TF: u32 = 15;
 const TABLE_LENGTHS: u32 = 1024;
 
 impl CodeTable {
@@ -277,6 +277,19 @@ impl CodeTable {
             self.table[((tf - 1) * TABLE_LENGTHS + length) as usize]
         } else {
             compute_code(&self.bm25, tf, length, self.average)
+        }
+    }
+
+    /// The codes of a term that occurs `tf` times, from 1 to [`TABLE_TF`], in documents of these lengths.
+    pub(super) fn fill(&self, tf: u32, lengths: &[u32], codes: &mut [u16]) {
+        let row: &[u16; TABLE_LENGTHS as usize] = self.table[((tf - 1) * TABLE_LENGTHS) as usize..]
+            .first_chunk()
+            .expect("a row for each frequency");
+        for (code, &length) in codes.iter_mut().zip(lengths) {
+            *code = match row.get(length as usize) {
+                Some(&code) => code,
+                None => self.code(tf, length),
+            };
         }
     }
 }

@@ -1,13 +1,14 @@
 //! The execution image of a tile: its postings as the scoring loop wants them.
 //!
-//! Made when a tile is searched, for the terms of the queries at hand and one set of BM25 parameters. The tile is cut
-//! into sub-tiles of [`SUB_TILE`] documents, whose accumulators fit the L1 cache.
+//! Made when a tile is searched, for the terms of the queries at hand and one set of BM25 parameters. Lists stay where they
+//! are, in the index; the tile's sub-tiles of [`SUB_TILE`] documents have accumulators that fit the L1 cache.
 //!
 //! ```text
-//! list     u32 postings: code << 16 | local id, ascending by local id; per sub-tile the cut where its part begins
-//! column   u16 codes of all documents of the tile, 0 where the term is absent: for terms of more than an eighth of
-//!          the documents, where adding up all of them in vectors is cheaper than following ids
-//! maxima   u16 largest code of a column in each block of 32 documents
+//! list     the index's postings of a sub-tile: a posting is a place in the sub-tile's table
+//! table    (16, 4096) u16 codes of the frequencies 1 to 15 in each document of a sub-tile, then zeros
+//! longs    u32 code << 16 | local id: the postings of lists whose frequencies are above 15
+//! column   u16 codes of all documents of the tile, 0 where the term is absent: for terms that are frequent and that
+//!          many queries use, where adding up all documents in vectors is cheaper than following ids
 //! ```
 //!
 //! Columns lie strip by strip, `(strips, columns, 256)`: a strip of all columns is small enough for the first-level or
@@ -18,16 +19,9 @@ use std::ops::Range;
 
 use super::RetrievalError;
 use super::bm25::CodeTable;
-use super::codec::ListDecoder;
-use super::scoring::SUB_TILE;
+use super::codec::{LONG_TF, PostingList, SUB_TILE, posting, sub_tiles};
 use super::segment::TileData;
 use super::tile::ListPlace;
-
-/// Documents of a block, whose sums are compared with the threshold together.
-pub(super) const BLOCK: usize = 32;
-
-/// Blocks of a sub-tile.
-pub(super) const BLOCKS: usize = SUB_TILE / BLOCK;
 
 /// Documents of a strip.
 pub(super) const STRIP: usize = 256;
@@ -35,25 +29,32 @@ pub(super) const STRIP: usize = 256;
 /// Strips of a sub-tile.
 pub(super) const STRIPS: usize = SUB_TILE / STRIP;
 
+/// Codes of a sub-tile, one for each value of a posting.
+pub(super) const TABLE: usize = 16 * SUB_TILE;
+
 /// A tile made ready for a set of terms; terms are numbered by their place in that set.
 #[derive(Default)]
-pub(super) struct TileImage {
+pub(super) struct TileImage<'a> {
     first_document: u32,
     sub_tiles: usize,
-    /// (sub_tiles + 1) positions in `postings` for each term; for a column [`COLUMN`] + its number comes first.
+    /// All lists of the tile.
+    lists: &'a [u8],
+    /// `(terms, sub_tiles + 1)` places in `lists`, with [`WITH_LONGS`] where the sub-tile has some; for a column [`COLUMN`] +
+    /// its number.
     cuts: Vec<u32>,
-    postings: Vec<u32>,
+    /// `(sub_tiles, 16, SUB_TILE)` codes.
+    tables: Vec<u16>,
+    /// (term, long), ascending by term and then by id.
+    longs: Vec<(u32, u32)>,
     column_count: usize,
     /// `(sub_tiles * STRIPS, column_count, STRIP)` codes.
     columns: Vec<u16>,
-    /// `(column_count, sub_tiles * BLOCKS)` largest codes.
-    maxima: Vec<u16>,
 }
 
 /// What a term has in a sub-tile.
 pub(super) enum Place {
-    /// Where its part lies among all postings.
-    List(Range<usize>),
+    /// Where its postings lie among the bytes of all lists, and where those that are longs among these.
+    List(Range<usize>, Range<usize>),
     /// The number of its column.
     Column(usize),
 }
@@ -61,84 +62,132 @@ pub(super) enum Place {
 /// Marks a column among the cuts.
 const COLUMN: u32 = 1 << 31;
 
-/// A list longer than the tile's documents / DENSE becomes a column. Of 4, 6, 8 and 12 the search of 226,141 passages
-/// was fastest with 8 (4 took 7 % longer); it bounds a column's memory to four times that of the list.
-const DENSE: u32 = 8;
+/// Marks a part of a list with long frequencies among the cuts.
+const WITH_LONGS: u32 = 1 << 30;
 
-/// Frequencies whose codes are looked up once per document; nearly all are among them.
-const ROWS: usize = 4;
+/// How many lists ahead their beginnings are asked for, and how many bytes of them.
+const AHEAD: usize = 8;
+const HEAD: usize = 64;
 
-impl TileImage {
+/// Whether a list of so many postings pays as a column of so many documents that so many queries use: if queries look at
+/// more postings than the column costs, which is about that of each document once, to make it, and for each query that of
+/// every sixteenth. Found by trying 1/2, 1 and 2 and 1/32, 1/16 and 1/8 with 60 and with 1,000 queries of whole passages.
+fn pays(postings: u32, documents: u32, uses: u32) -> bool {
+    let [postings, documents, uses] = [postings, documents, uses].map(u64::from);
+    postings * uses * 16 > documents * (16 + uses)
+}
+
+impl<'a> TileImage<'a> {
     /// Makes this the image of `tile`, whose first document has this ordinal. `terms` holds (number in the segment,
-    /// place in the set) of those of the set's `set_len` terms that the segment has, ascending.
+    /// place in the set) of those of the set's terms that the segment has, ascending; `uses` how many queries use each
+    /// of the set.
     pub(super) fn fill(
         &mut self,
-        tile: &TileData,
+        tile: &TileData<'a>,
         first_document: u32,
         terms: &[(u32, u32)],
-        set_len: usize,
+        uses: &[u32],
         codes: &CodeTable,
     ) -> Result<(), RetrievalError> {
-        let documents = tile.documents as usize;
-        let sub_tiles = documents.div_ceil(SUB_TILE);
-        let lists = find_lists(tile, terms)?;
-        let is_column = |list: &ListPlace| list.postings > tile.documents / DENSE;
-        let column_count = lists.iter().filter(|(_, list)| is_column(list)).count();
-        let listed: usize = lists
-            .iter()
-            .filter(|(_, list)| !is_column(list))
-            .map(|(_, list)| list.postings as usize)
-            .sum();
-        let blocks = sub_tiles * BLOCKS;
-        (self.first_document, self.sub_tiles, self.column_count) = (first_document, sub_tiles, column_count);
-        reset(&mut self.cuts, set_len * (sub_tiles + 1));
-        reset(&mut self.columns, blocks * column_count * BLOCK);
-        reset(&mut self.maxima, blocks * column_count);
-        self.postings.clear();
-        self.postings.reserve(listed);
-
-        let rows = CodeRows::new(tile, codes);
-        let mut decoder = ListDecoder::new();
-        let mut column = 0;
-        for (place, list) in lists {
-            let bytes = tile.lists.get(list.start as usize..(list.start + list.bytes) as usize);
-            let bytes = bytes.ok_or_else(|| tile.damaged())?;
-            let cuts = &mut self.cuts[place * (sub_tiles + 1)..(place + 1) * (sub_tiles + 1)];
-            let decoded = if is_column(&list) {
-                cuts.fill(COLUMN | column as u32);
-                let codes = &mut self.columns;
-                let maxima = &mut self.maxima[column * blocks..][..blocks];
-                let start = column * STRIP;
-                column += 1;
-                decoder.decode(bytes, list.postings, tile.documents, |ids, tfs| {
-                    for (&id, &tf) in ids.iter().zip(tfs) {
-                        let (strip, place) = (id as usize / STRIP, id as usize % STRIP);
-                        let code = rows.code(id, tf);
-                        codes[strip * column_count * STRIP + start + place] = code;
-                        let largest = &mut maxima[id as usize / BLOCK];
-                        *largest = code.max(*largest);
-                    }
-                })
-            } else {
-                let start = self.postings.len();
-                let postings = &mut self.postings;
-                let decoded = decoder.decode(bytes, list.postings, tile.documents, |ids, tfs| {
-                    let coded = ids.iter().zip(tfs);
-                    postings.extend(coded.map(|(&id, &tf)| u32::from(rows.code(id, tf)) << 16 | id));
-                });
-                cut(cuts, &self.postings, start);
-                decoded
-            };
-            decoded.ok_or_else(|| tile.damaged())?;
+        if tile.lists.len() >= WITH_LONGS as usize {
+            return Err(tile.damaged());
         }
+        let places = find_lists(tile, terms)?;
+        let is_column = |&(term, list): &(u32, ListPlace)| pays(list.postings, tile.documents, uses[term as usize]);
+        self.first_document = first_document;
+        self.sub_tiles = sub_tiles(tile.documents);
+        self.lists = tile.lists;
+        self.column_count = places.iter().filter(|place| is_column(place)).count();
+        self.cuts.clear();
+        self.cuts.resize(uses.len() * (self.sub_tiles + 1), 0);
+        self.longs.clear();
+        // Every code of these is written below.
+        self.columns
+            .resize(self.sub_tiles * STRIPS * self.column_count * STRIP, 0);
+        let lengths: Vec<u32> = tile.lengths().collect();
+        self.fill_tables(&lengths, codes);
+
+        let mut column = 0;
+        for (number, &(term, place)) in places.iter().enumerate() {
+            if let Some((_, ahead)) = places.get(number + AHEAD) {
+                let start = ahead.start as usize;
+                fetch(tile.lists.get(start..start + HEAD).unwrap_or_default());
+            }
+            let list = tile.list(&place).ok_or_else(|| tile.damaged())?;
+            let mut longs = Vec::new();
+            if list.has_long_tfs() {
+                let read = list.for_each_long(|id, tf| {
+                    let code = lengths.get(usize::from(id)).map_or(0, |&length| codes.code(tf, length));
+                    longs.push(u32::from(code) << 16 | u32::from(id));
+                });
+                read.ok_or_else(|| tile.damaged())?;
+            }
+            let width = self.sub_tiles + 1;
+            let cuts = &mut self.cuts[term as usize * width..][..width];
+            if is_column(&(term, place)) {
+                cuts.fill(COLUMN | column as u32);
+                self.fill_column(column, &list, &longs);
+                column += 1;
+            } else {
+                for (cut, postings) in cuts.iter_mut().zip(list.cuts) {
+                    *cut = place.start + list.start as u32 + size_of::<u16>() as u32 * postings;
+                }
+                for &long in &longs {
+                    cuts[long as u16 as usize / SUB_TILE] |= WITH_LONGS;
+                }
+                self.longs.extend(longs.into_iter().map(|long| (term, long)));
+            }
+        }
+        // Those of a term ascend already.
+        self.longs.sort_by_key(|&(term, _)| term);
         Ok(())
     }
 
-    /// About the bytes of an image of so many postings for a set of so many terms.
+    /// The codes of all values of postings.
+    fn fill_tables(&mut self, lengths: &[u32], codes: &CodeTable) {
+        // The last row of each table stays as it is made, 0.
+        self.tables.resize(self.sub_tiles * TABLE, 0);
+        for (table, lengths) in self.tables.chunks_exact_mut(TABLE).zip(lengths.chunks(SUB_TILE)) {
+            for (row, tf) in table.chunks_exact_mut(SUB_TILE).zip(1..LONG_TF) {
+                let (row, behind) = row.split_at_mut(lengths.len());
+                codes.fill(tf, lengths, row);
+                behind.fill(0);
+            }
+        }
+    }
+
+    /// Scatters a list and its longs over a column.
+    fn fill_column(&mut self, column: usize, list: &PostingList, longs: &[u32]) {
+        let mut longs = longs.iter().peekable();
+        for sub_tile in 0..self.sub_tiles {
+            // In the first-level cache; from there it goes to its strips line by line.
+            let mut codes = [[0; STRIP]; STRIPS];
+            let scattered = codes.as_flattened_mut();
+            let table: &[u16; TABLE] = self.tables[sub_tile * TABLE..].first_chunk().expect("as many tables");
+            for &bytes in list.of_sub_tile(sub_tile) {
+                let posting = usize::from(posting(bytes));
+                scattered[posting % SUB_TILE] = table[posting];
+            }
+            while let Some(&&long) = longs
+                .peek()
+                .filter(|&&&long| long as u16 as usize / SUB_TILE == sub_tile)
+            {
+                scattered[long as usize % SUB_TILE] = (long >> 16) as u16;
+                longs.next();
+            }
+            let strips = self.columns.as_chunks_mut::<STRIP>().0;
+            let strips = strips[sub_tile * STRIPS * self.column_count..][column..].iter_mut();
+            for (strip, codes) in strips.step_by(self.column_count).zip(&codes) {
+                *strip = *codes;
+            }
+        }
+    }
+
+    /// About the bytes of an image of so many postings for a set of so many terms, with the lists.
     pub(super) fn bytes(postings: u64, documents: u32, set_len: usize) -> u64 {
-        let cuts = (documents as usize).div_ceil(SUB_TILE) + 1;
-        // Columns take somewhat more than the lists would.
-        postings * 5 + (set_len * cuts * size_of::<u32>()) as u64
+        let sub_tiles = sub_tiles(documents);
+        // Columns take about as much as the lists.
+        postings * 5 + (set_len * (sub_tiles + 1) * size_of::<u32>() + sub_tiles * TABLE * size_of::<u16>()) as u64
     }
 
     /// The ordinal of the tile's first document.
@@ -156,20 +205,55 @@ impl TileImage {
     pub(super) fn place(&self, term: u32, sub_tile: usize) -> Place {
         let cut = term as usize * (self.sub_tiles + 1) + sub_tile;
         let (start, end) = (self.cuts[cut], self.cuts[cut + 1]);
-        match start & COLUMN {
-            0 => Place::List(start as usize..end as usize),
-            _ => Place::Column((start ^ COLUMN) as usize),
+        if start & COLUMN != 0 {
+            return Place::Column((start ^ COLUMN) as usize);
         }
+        let longs = match start & WITH_LONGS {
+            0 => 0..0,
+            _ => self.longs_of(term, sub_tile),
+        };
+        Place::List((start & !WITH_LONGS) as usize..(end & !WITH_LONGS) as usize, longs)
     }
 
-    /// The postings of all lists.
-    pub(super) fn postings(&self) -> &[u32] {
-        &self.postings
+    #[cold]
+    fn longs_of(&self, term: u32, sub_tile: usize) -> Range<usize> {
+        let before = |bound: usize| {
+            let is_before = |&(other, long): &(u32, u32)| (other, long as u16 as usize / SUB_TILE) < (term, bound);
+            self.longs.partition_point(is_before)
+        };
+        before(sub_tile)..before(sub_tile + 1)
+    }
+
+    /// Some of the postings of a list.
+    #[inline(always)]
+    pub(super) fn postings(&self, range: Range<usize>) -> &'a [[u8; 2]] {
+        self.lists[range].as_chunks().0
+    }
+
+    /// Some of the longs of a list, code << 16 | local id.
+    #[inline(always)]
+    pub(super) fn longs(&self, range: Range<usize>) -> impl Iterator<Item = u32> {
+        self.longs[range].iter().map(|&(_, long)| long)
+    }
+
+    /// The codes of a sub-tile by the values of postings; 0 for those that are longs.
+    #[inline(always)]
+    pub(super) fn table(&self, sub_tile: usize) -> &[u16; TABLE] {
+        self.tables[sub_tile * TABLE..]
+            .first_chunk()
+            .expect("every sub-tile has a table")
     }
 
     /// How many columns there are.
     pub(super) fn column_count(&self) -> usize {
         self.column_count
+    }
+
+    /// The codes of all columns in a strip, `(column_count, STRIP)`; none behind the last.
+    #[inline(always)]
+    pub(super) fn strip(&self, strip: usize) -> &[u16] {
+        let len = self.column_count * STRIP;
+        self.columns.get(strip * len..(strip + 1) * len).unwrap_or_default()
     }
 
     /// The codes of a column in a strip; strips are counted from the tile's first.
@@ -179,68 +263,28 @@ impl TileImage {
             .first_chunk()
             .expect("every column has STRIP codes in each strip")
     }
-
-    /// The largest code of a column in each block of a sub-tile.
-    #[inline(always)]
-    pub(super) fn maxima(&self, column: usize, sub_tile: usize) -> &[u16; BLOCKS] {
-        self.maxima[(column * self.sub_tiles + sub_tile) * BLOCKS..]
-            .first_chunk()
-            .expect("every column has BLOCKS maxima in each sub-tile")
-    }
-}
-
-/// Makes `values` that many zeros, in the memory that it has.
-fn reset<T: Copy + Default>(values: &mut Vec<T>, len: usize) {
-    values.clear();
-    values.resize(len, T::default());
-}
-
-/// The codes of a tile's postings.
-struct CodeRows<'a> {
-    codes: &'a CodeTable,
-    lengths: Vec<u32>,
-    /// By document, for the frequencies 1 to [`ROWS`].
-    rows: Vec<[u16; ROWS]>,
-}
-
-impl<'a> CodeRows<'a> {
-    fn new(tile: &TileData, codes: &'a CodeTable) -> Self {
-        let lengths: Vec<u32> = tile.lengths().collect();
-        let row = |&length: &u32| std::array::from_fn(|tf| codes.code(tf as u32 + 1, length));
-        CodeRows {
-            codes,
-            rows: lengths.iter().map(row).collect(),
-            lengths,
-        }
-    }
-
-    /// The code of a document for a frequency less 1.
-    #[inline(always)]
-    fn code(&self, id: u32, tf: u32) -> u16 {
-        match self.rows[id as usize].get(tf as usize) {
-            Some(&code) => code,
-            None => self.codes.code(tf.saturating_add(1), self.lengths[id as usize]),
-        }
-    }
 }
 
 /// The lists of the tile by the place of their term in the set.
-fn find_lists(tile: &TileData, terms: &[(u32, u32)]) -> Result<Vec<(usize, ListPlace)>, RetrievalError> {
+fn find_lists(tile: &TileData, terms: &[(u32, u32)]) -> Result<Vec<(u32, ListPlace)>, RetrievalError> {
     let numbers: Vec<u32> = terms.iter().map(|&(number, _)| number).collect();
     let mut lists = Vec::new();
     let found = tile
         .directory
-        .find(&numbers, |at, list| lists.push((terms[at].1 as usize, list)));
+        .find(&numbers, |at, list| lists.push((terms[at].1, list)));
     found.ok_or_else(|| tile.damaged())?;
     Ok(lists)
 }
 
-/// Fills in where the parts of the last list, which begins at `start`, begin and end.
-fn cut(cuts: &mut [u32], postings: &[u32], start: usize) {
-    let mut at = start;
-    for (sub_tile, cut) in cuts.iter_mut().enumerate() {
-        let first = (sub_tile * SUB_TILE) as u32;
-        at += postings[at..].partition_point(|&posting| posting & 0xffff < first);
-        *cut = at as u32;
+/// Asks for memory that is needed soon to come into the second-level cache.
+#[inline(always)]
+pub(super) fn fetch<T>(values: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in values.chunks(64 / size_of::<T>()) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a prefetch is a hint that reads nothing into the program and cannot fault; SSE is part of x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
     }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = values;
 }

@@ -3,7 +3,7 @@
 //! With M bytes, L postings of a tile at most, and t threads:
 //!
 //! ```text
-//! open tile, the next one, one being assembled    (14 + 14 + 21) L    L = M / 112, at most 4M; more tiles as they fit
+//! open tile, the next one, one being assembled    (14 + 14 + 22) L    L = M / 115, at most 4M; more tiles as they fit
 //! pieces being analysed                           5 MB each           t + 1, as many as fit M / 8
 //! words remembered                                64 bytes each       M / 8 over t threads
 //! vocabulary and provisional lists of a segment   M / 8               then the segment ends
@@ -40,7 +40,7 @@ const BYTES_PER_PIECE: u64 = 5 << 20;
 /// Bytes of a posting in a tile that waits, and in one that is being assembled: its own, and 6 for its piece's terms with
 /// their ends and numbers, which take 4 for a posting of English prose and 10 for one of random words.
 const BYTES_WAITING: u64 = 8 + 6;
-const BYTES_ASSEMBLED: u64 = 15 + 6;
+const BYTES_ASSEMBLED: u64 = 16 + 6;
 
 /// The bounds that a build keeps to.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -70,7 +70,7 @@ impl Limits {
             });
         }
         let threads = threads.max(1);
-        let tile_postings = (memory / 112).min(1 << 22);
+        let tile_postings = (memory / 115).min(1 << 22);
         let tiles = (2 * BYTES_WAITING + BYTES_ASSEMBLED) * tile_postings;
         let more_tiles = (memory / 2).saturating_sub(tiles) / ((BYTES_WAITING + BYTES_ASSEMBLED) * tile_postings);
         let words = memory / 8 / threads as u64 / BYTES_PER_CACHED_WORD as u64;

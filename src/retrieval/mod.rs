@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! texts --Analyzer--> terms --IndexBuilder, IndexWriter--> Index  = segments: vocabulary (df, cf), tiles of (local id, tf)
-//! Index + Bm25 + union of query terms -------> TileImage = (code, local id) lists and dense code columns
+//! Index + Bm25 + union of query terms -------> TileImage = lists as they lie in the index, tables of codes, dense code columns
 //! query terms x idf -------------------------> WeightedQuery = (term, u16 weight), shift
 //! TileImage x WeightedQuery --Search---------> K hits each --Union--> documents with minimum rank
 //! ```
@@ -30,6 +30,7 @@
 //! a maximum with 1 acts): about 1e-5 of the best score of a typical query.
 
 mod analyzer;
+mod best;
 mod block;
 mod bm25;
 mod build;

@@ -8,10 +8,13 @@
 //! So an index may be larger than the device's memory. The best of a query so far stay on this machine; the K-th of them is
 //! the threshold for its next shard. Buffers grow with the largest shard that was seen.
 
+use std::ops::Range;
+
 use super::RetrievalError;
+use super::best::{Best, key};
 use super::bm25::WeightedQuery;
+use super::codec::{LONG, SUB_TILE, posting};
 use super::image::{Place, STRIPS, TileImage};
-use super::scoring::{Best, SUB_TILE};
 use crate::device::choice::DeviceChoice;
 use crate::device::open::Target;
 use crate::device::{Device, Program, Sizes};
@@ -54,10 +57,13 @@ struct Loaded {
 
 /// Images side by side, as the op's tensors hold them.
 struct Flat<'a> {
-    /// The image of each sub-tile, its number there, and where the image's postings and columns begin.
-    sub_tiles: Vec<(&'a TileImage, usize, [u32; 2])>,
+    /// The image of each sub-tile and its number there.
+    sub_tiles: Vec<(&'a TileImage<'a>, usize)>,
     postings: Vec<u32>,
     columns: Vec<u32>,
+    terms: usize,
+    /// `(sub_tiles, terms)`, as the op has them.
+    spans: Vec<[u32; 2]>,
 }
 
 impl DeviceSearch {
@@ -75,12 +81,13 @@ impl DeviceSearch {
         }))
     }
 
-    /// Takes the queries through the tiles; documents ascend from call to call.
+    /// Takes the queries through the tiles, whose terms are so many.
     pub(super) fn search(
         &mut self,
         images: &[TileImage],
+        terms: usize,
         queries: &[WeightedQuery],
-        best: &mut [Best],
+        best: &[Best],
         report: &(dyn Fn(usize) + Sync),
     ) -> Result<(), RetrievalError> {
         let mut rest = images;
@@ -93,9 +100,9 @@ impl DeviceSearch {
             let len = rest.iter().take_while(fits).count().max(1);
             let (shard, tail) = rest.split_at(len);
             rest = tail;
-            let flat = Flat::of(shard);
+            let flat = Flat::of(shard, terms);
             let mut fresh = true;
-            let (mut queries, mut best) = (queries, &mut *best);
+            let (mut queries, mut best) = (queries, best);
             while !queries.is_empty() {
                 let mut terms = 0;
                 let fits = |query: &&WeightedQuery| {
@@ -104,11 +111,11 @@ impl DeviceSearch {
                 };
                 let len = queries.iter().take(QUERIES).take_while(fits).count().max(1);
                 let (chunk, tail) = queries.split_at(len);
-                let (of_chunk, of_tail) = best.split_at_mut(len);
+                let (of_chunk, of_tail) = best.split_at(len);
                 (queries, best) = (tail, of_tail);
                 self.launch(&flat, fresh, chunk, of_chunk)?;
                 fresh = false;
-                report(chunk.len() * shard.len());
+                report(chunk.len() * flat.sub_tiles.len());
             }
         }
         Ok(())
@@ -120,7 +127,7 @@ impl DeviceSearch {
         flat: &Flat,
         fresh: bool,
         queries: &[WeightedQuery],
-        best: &mut [Best],
+        best: &[Best],
     ) -> Result<(), RetrievalError> {
         let terms = queries.iter().map(|query| query.terms.len()).sum::<usize>();
         let needed = Capacity {
@@ -141,7 +148,7 @@ impl DeviceSearch {
         let capacity = loaded.capacity;
         let mut spans = Vec::with_capacity(2 * terms * capacity.sub_tiles);
         let (mut weights, mut rows) = (Vec::with_capacity(terms), Vec::with_capacity(4 * queries.len()));
-        for (query, best) in queries.iter().zip(&mut *best) {
+        for (query, best) in queries.iter().zip(best) {
             rows.extend([
                 weights.len() as u32,
                 query.terms.len() as u32,
@@ -150,19 +157,8 @@ impl DeviceSearch {
             ]);
             for &(term, weight) in &query.terms {
                 weights.push(weight);
-                spans.extend(
-                    flat.sub_tiles
-                        .iter()
-                        .flat_map(
-                            |&(image, sub_tile, [postings, columns])| match image.place(term, sub_tile) {
-                                Place::List(list) => [postings + list.start as u32, list.len() as u32],
-                                Place::Column(column) => {
-                                    let start = (column * image.sub_tiles() + sub_tile) * SUB_TILE;
-                                    [columns + (start / 2) as u32, COLUMN]
-                                }
-                            },
-                        ),
-                );
+                let of_term = flat.spans.iter().skip(term as usize).step_by(flat.terms);
+                spans.extend(of_term.flatten());
                 spans.resize(2 * weights.len() * capacity.sub_tiles, 0);
             }
         }
@@ -173,12 +169,13 @@ impl DeviceSearch {
         loaded.write("queries", &rows)?;
         let found = loaded.run()?;
         let width = found.len() / capacity.queries;
-        for (best, found) in best.iter_mut().zip(found.chunks_exact(width)) {
-            for place in found.chunks_exact(2).take_while(|place| place[0] != NONE) {
-                let (image, sub_tile, _) = flat.sub_tiles[place[0] as usize / SUB_TILE];
+        for (best, found) in best.iter().zip(found.chunks_exact(width)) {
+            let found = found.chunks_exact(2).take_while(|place| place[0] != NONE);
+            best.take(found.map(|place| {
+                let (image, sub_tile) = flat.sub_tiles[place[0] as usize / SUB_TILE];
                 let first = image.first_document() + (sub_tile * SUB_TILE) as u32;
-                best.take(first + place[0] % SUB_TILE as u32, place[1]);
-            }
+                key(first + place[0] % SUB_TILE as u32, place[1])
+            }));
             best.raise();
         }
         Ok(())
@@ -204,17 +201,29 @@ impl DeviceSearch {
 }
 
 impl<'a> Flat<'a> {
-    fn of(images: &'a [TileImage]) -> Flat<'a> {
+    fn of(images: &'a [TileImage<'a>], terms: usize) -> Flat<'a> {
         let mut flat = Flat {
             sub_tiles: Vec::new(),
             postings: Vec::new(),
             columns: Vec::new(),
+            terms,
+            spans: Vec::new(),
         };
         for image in images {
-            let starts = [flat.postings.len() as u32, flat.columns.len() as u32];
-            flat.sub_tiles
-                .extend((0..image.sub_tiles()).map(|sub_tile| (image, sub_tile, starts)));
-            flat.postings.extend_from_slice(image.postings());
+            let columns = flat.columns.len();
+            for sub_tile in 0..image.sub_tiles() {
+                flat.sub_tiles.push((image, sub_tile));
+                for term in 0..terms as u32 {
+                    let span = match image.place(term, sub_tile) {
+                        Place::List(list, longs) => flat.push_list(image, sub_tile, list, longs),
+                        Place::Column(column) => {
+                            let start = (column * image.sub_tiles() + sub_tile) * SUB_TILE;
+                            [(columns + start / 2) as u32, COLUMN]
+                        }
+                    };
+                    flat.spans.push(span);
+                }
+            }
             // The op has a column's codes of the tile one after another.
             for column in 0..image.column_count() {
                 for strip in 0..image.sub_tiles() * STRIPS {
@@ -225,6 +234,18 @@ impl<'a> Flat<'a> {
             }
         }
         flat
+    }
+
+    /// Appends the postings of a list with their codes. Returns where they begin and how many they are.
+    fn push_list(&mut self, image: &TileImage, sub_tile: usize, list: Range<usize>, longs: Range<usize>) -> [u32; 2] {
+        let (start, table) = (self.postings.len(), image.table(sub_tile));
+        let short = image.postings(list).iter().map(|&bytes| posting(bytes));
+        let coded = short
+            .filter(|&posting| posting < LONG)
+            .map(|posting| u32::from(table[usize::from(posting)]) << 16 | u32::from(posting % SUB_TILE as u16));
+        self.postings.extend(coded);
+        self.postings.extend(image.longs(longs));
+        [start as u32, (self.postings.len() - start) as u32]
     }
 }
 

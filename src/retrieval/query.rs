@@ -26,6 +26,7 @@ use super::bm25::{Bm25, WeightedQuery};
 use super::index::Index;
 use super::rake::rake_phrases;
 use super::term_cache::{MAX_CACHED_WORDS, TermNumbers};
+use super::tile::sorted_order;
 use super::workers::map_with_worker;
 
 /// What of a text is the query.
@@ -98,7 +99,7 @@ impl StopWords {
     }
 }
 
-/// Queries that are analysed together.
+/// Queries that are analysed together, at most, and terms that are looked up together.
 const PIECE: usize = 256;
 
 /// Queries made ready for an index.
@@ -123,7 +124,8 @@ impl Prepared {
         stop_words: &StopWords,
         bm25: &Bm25,
     ) -> Result<Prepared, RetrievalError> {
-        let pieces: Vec<&[S]> = texts.chunks(PIECE).collect();
+        let piece = texts.len().div_ceil(2 * rayon::current_num_threads()).clamp(1, PIECE);
+        let pieces: Vec<&[S]> = texts.chunks(piece).collect();
         let blocks = map_with_worker(
             &pieces,
             || BlockAnalyzer::new(index.analyzer(), MAX_CACHED_WORDS),
@@ -138,14 +140,21 @@ impl Prepared {
             .map(|block| block.terms.iter().map(|term| union.number(term)).collect())
             .collect();
         let terms: Vec<&str> = union.terms.iter().collect();
+        // Terms in order are near each other in a vocabulary.
+        let order = sorted_order(&union.terms);
 
         // By segment and term: the segment's number of the term, and the df.
         let find = |segment: &super::segment::Segment| -> Vec<Option<(u32, u32)>> {
             let vocabulary = segment.vocabulary();
-            let entries = terms.par_iter().map(|term| vocabulary.find(term));
+            let found = order.par_chunks(PIECE).flat_map_iter(|places| {
+                let entries = vocabulary.find_all(places.iter().map(|&place| terms[place as usize]));
+                places.iter().zip(entries)
+            });
+            let mut entries = vec![None; terms.len()];
+            for (&place, entry) in found.collect::<Vec<_>>() {
+                entries[place as usize] = entry.map(|entry| (entry.number, entry.df));
+            }
             entries
-                .map(|entry| entry.map(|entry| (entry.number, entry.df)))
-                .collect()
         };
         let found: Vec<Vec<Option<(u32, u32)>>> = index.segments().iter().map(find).collect();
         let idf = |term: usize| {
@@ -162,8 +171,8 @@ impl Prepared {
         };
         let idf: Vec<f64> = (0..terms.len()).into_par_iter().map(idf).collect();
 
-        let weigh = |(piece, (block, numbers)): (usize, (&Block, &Vec<u32>))| {
-            let queries = (piece * PIECE..).zip(block.by_document()).map(|(place, counts)| {
+        let weigh = |(number, (block, numbers)): (usize, (&Block, &Vec<u32>))| {
+            let queries = (number * piece..).zip(block.by_document()).map(|(place, counts)| {
                 let weights = counts.iter().map(|&(term, qtf)| {
                     let term = numbers[term as usize];
                     (term, f64::from(qtf) * idf[term as usize])

@@ -3,25 +3,27 @@
 //! ```text
 //! analyze queries -> weighted queries; the union of their terms
 //! for each pass of queries (buffers of 2 K keys each, within three eighths of the memory):
-//!     for each group of tiles (images within three eighths of the memory):
-//!         in parallel over tiles:             execution images for the union
-//!         in parallel over chunks of queries: for each tile, each sub-tile: score the chunk's queries, keep the best
+//!     for each group of tiles (one a thread, images within three eighths of the memory):
+//!         in parallel over tiles:                                          execution images for the union
+//!         in parallel over sub-tiles and, within them, chunks of queries:  score the chunk's queries, keep the best
 //!     sort what was kept, hand it on
 //! ```
 //!
-//! The loop order keeps a sub-tile's postings in the caches while the chunk's queries use them. A query's
-//! buffer belongs to one chunk, so nothing is locked. The pages of a group's tiles are given back when it is done.
+//! All threads are at the same few sub-tiles at a time, whose postings stay in the caches while one chunk of queries
+//! after another uses them. The pages of a group's tiles are given back when it is done.
 
 use rayon::prelude::*;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use super::best::{Best, buffer_len};
 use super::bm25::{Bm25, CodeTable, WeightedQuery};
+use super::codec::sub_tiles;
 use super::image::TileImage;
 use super::index::{Index, TileRef};
 use super::limits::DEFAULT_MEMORY;
 use super::on_device::DeviceSearch;
 use super::query::{Prepared, Query, StopWords};
-use super::scoring::{Accumulators, Best, MAX_QUERIES, buffer_len, score_sub_tile};
+use super::scoring::{Accumulators, MAX_QUERIES, score_sub_tile};
 use super::{Progress, RetrievalError};
 use crate::device::choice::DeviceChoice;
 
@@ -188,7 +190,7 @@ impl<'a> Search<'a> {
     /// Hands the hits of each query to `consume`, in the order of the queries: score descending, then document ascending.
     ///
     /// Only documents that share a term with the query are hits, so there may be fewer than K. `progress` counts (query,
-    /// tile) pairs. The result depends on neither the number of threads nor memory, tile size or segments.
+    /// 4,096 documents) pairs. The result depends on neither the number of threads nor memory, tile size or segments.
     ///
     /// # Errors
     /// Those of `consume`, [`RetrievalError::Damaged`] for a tile that is not as it was written, and
@@ -200,7 +202,8 @@ impl<'a> Search<'a> {
     ) -> Result<(), E> {
         let queries = &self.prepared.queries;
         let documents = self.index.documents() as usize;
-        let total = queries.len() as u64 * self.index.tiles().len() as u64;
+        let sub_tiles: usize = self.index.tiles().iter().map(|tile| sub_tiles(tile.documents)).sum();
+        let total = queries.len() as u64 * sub_tiles as u64;
         let done = AtomicU64::new(0);
         let report = |pairs: usize| progress(done.fetch_add(pairs as u64, Ordering::Relaxed) + pairs as u64, total);
         // The buffer, and the hits that come of it.
@@ -223,52 +226,45 @@ impl<'a> Search<'a> {
         report: &(dyn Fn(usize) + Sync),
     ) -> Result<Vec<Vec<Hit>>, RetrievalError> {
         let documents = self.index.documents() as usize;
-        let mut best: Vec<Best> = queries.iter().map(|_| Best::new(self.k, documents)).collect();
-        let chunk = queries
-            .len()
-            .div_ceil(4 * rayon::current_num_threads())
-            .clamp(1, MAX_QUERIES);
+        let best: Vec<Best> = queries.iter().map(|_| Best::new(self.k, documents)).collect();
+        let mut uses = vec![0; self.prepared.terms];
+        for &(term, _) in queries.iter().flat_map(|query| &query.terms) {
+            uses[term as usize] += 1;
+        }
         let mut images: Vec<TileImage> = Vec::new();
-        for group in self.tile_groups() {
+        // A device takes as much at a time as it can get.
+        let at_most = match &device {
+            Some(_) => usize::MAX,
+            None => rayon::current_num_threads(),
+        };
+        for group in self.tile_groups(at_most) {
             images.resize_with(group.len().max(images.len()), TileImage::default);
             let images = &mut images[..group.len()];
             let filled = images.par_iter_mut().zip(group);
-            filled.try_for_each(|(image, &tile)| self.fill(image, tile))?;
-            let images = &*images;
-            if let Some(device) = &mut device {
-                device.search(images, queries, &mut best, report)?;
-                continue;
+            filled.try_for_each(|(image, &tile)| self.fill(image, tile, &uses))?;
+            match &mut device {
+                Some(device) => device.search(images, self.prepared.terms, queries, &best, report)?,
+                None => score(images, queries, &best, report),
             }
-            best.par_chunks_mut(chunk).zip(queries.par_chunks(chunk)).for_each_init(
-                Accumulators::new,
-                |accumulators, (best, queries)| {
-                    for image in images {
-                        search_tile(image, queries, accumulators, best);
-                        report(queries.len());
-                    }
-                },
-            );
+            group.iter().for_each(|&tile| self.index.release(tile));
         }
         Ok(best.into_par_iter().map(Best::into_hits).collect())
     }
 
-    /// Makes the execution image of a tile, whose pages are given back.
-    fn fill(&self, image: &mut TileImage, tile: TileRef) -> Result<(), RetrievalError> {
-        let Prepared { terms, of_segment, .. } = &self.prepared;
+    /// Makes the execution image of a tile.
+    fn fill(&self, image: &mut TileImage<'a>, tile: TileRef, uses: &[u32]) -> Result<(), RetrievalError> {
         let data = self.index.tile(tile)?;
         image.fill(
             &data,
             tile.first_document,
-            &of_segment[tile.segment],
-            *terms,
+            &self.prepared.of_segment[tile.segment],
+            uses,
             &self.codes,
-        )?;
-        self.index.release(tile);
-        Ok(())
+        )
     }
 
-    /// The tiles in runs whose images fit the memory.
-    fn tile_groups(&self) -> impl Iterator<Item = &[TileRef]> {
+    /// The tiles in runs of at most so many, whose images fit the memory.
+    fn tile_groups(&self, at_most: usize) -> impl Iterator<Item = &[TileRef]> {
         let mut rest = self.index.tiles();
         std::iter::from_fn(move || {
             let mut bytes = 0;
@@ -276,7 +272,13 @@ impl<'a> Search<'a> {
                 bytes += TileImage::bytes(tile.postings, tile.documents, self.prepared.terms);
                 bytes <= self.memory * 3 / 8
             };
-            let len = rest.iter().take_while(fits).count().max(1).min(rest.len());
+            let len = rest
+                .iter()
+                .take(at_most)
+                .take_while(fits)
+                .count()
+                .max(1)
+                .min(rest.len());
             let (group, tail) = rest.split_at(len);
             rest = tail;
             (!group.is_empty()).then_some(group)
@@ -284,9 +286,27 @@ impl<'a> Search<'a> {
     }
 }
 
-/// Takes a chunk of queries through a tile.
-fn search_tile(image: &TileImage, queries: &[WeightedQuery], accumulators: &mut Accumulators, best: &mut [Best]) {
-    for sub_tile in 0..image.sub_tiles() {
-        score_sub_tile(image, sub_tile, queries, accumulators, best);
-    }
+/// Takes the queries through the tiles of a group on all threads.
+fn score(images: &[TileImage], queries: &[WeightedQuery], best: &[Best], report: &(dyn Fn(usize) + Sync)) {
+    let sub_tiles: Vec<(&TileImage, usize)> = images
+        .iter()
+        .flat_map(|image| (0..image.sub_tiles()).map(move |sub_tile| (image, sub_tile)))
+        .collect();
+    let chunks = queries.len().div_ceil(MAX_QUERIES);
+    let next = AtomicUsize::new(0);
+    // Taken in order by whoever is free: that keeps the threads near each other.
+    rayon::broadcast(|_| {
+        let mut accumulators = Accumulators::new();
+        loop {
+            let turn = next.fetch_add(1, Ordering::Relaxed);
+            let Some(&(image, sub_tile)) = turn.checked_div(chunks).and_then(|place| sub_tiles.get(place)) else {
+                break;
+            };
+            let start = turn % chunks * MAX_QUERIES;
+            let chunk = start..queries.len().min(start + MAX_QUERIES);
+            let (queries, best) = (&queries[chunk.clone()], &best[chunk]);
+            score_sub_tile(image, sub_tile, queries, &mut accumulators, best);
+            report(queries.len());
+        }
+    });
 }

@@ -8,14 +8,15 @@
 //! list, a provisional number of its term; a segment is therefore also ended when these grow beyond a bound.
 
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 
 use super::RetrievalError;
 use super::bytes::{Bytes, Section, SectionWriter, read_u32};
-use super::codec::ListDecoder;
+use super::codec::{PostingList, sub_tiles};
 use super::term_cache::TermNumbers;
-use super::tile::{Directory, DirectoryWriter, MAX_DOCUMENTS, TileDraft, sorted_order};
+use super::tile::{Directory, DirectoryWriter, ListPlace, MAX_DOCUMENTS, TileDraft, sorted_order};
 use super::vocabulary::{Vocabulary, VocabularyWriter};
 
 /// What the footer says of a segment.
@@ -125,7 +126,7 @@ impl<W: Write> SegmentWriter<W> {
             numbers[provisional as usize] = number;
         }
         for (mut tile, pending) in self.tiles {
-            let mut directory = DirectoryWriter::default();
+            let mut directory = DirectoryWriter::new(sub_tiles(tile.documents));
             for list in pending {
                 directory.push(numbers[list.term as usize], list.postings, list.bytes);
             }
@@ -150,13 +151,21 @@ pub(super) struct Segment {
     bytes: Bytes,
     footer: Footer,
     end: Section,
+    /// The tiles whose checksums have been found right.
+    checked: Vec<AtomicBool>,
 }
 
 impl Segment {
     /// The segment in a file. The footer and the vocabulary are checked now, a tile when it is read.
     pub(super) fn open(bytes: Bytes) -> Result<Segment, RetrievalError> {
         let (footer, end): (Footer, Section) = bytes.footer()?;
-        let segment = Segment { bytes, footer, end };
+        let checked = footer.tiles.iter().map(|_| AtomicBool::new(false)).collect();
+        let segment = Segment {
+            bytes,
+            footer,
+            end,
+            checked,
+        };
         segment.check_sums()?;
         segment.vocabulary_checked()?;
         Ok(segment)
@@ -210,15 +219,17 @@ impl Segment {
         Vocabulary::new(bytes, self.footer.terms).expect("open() has made this vocabulary before")
     }
 
-    /// A tile, checked.
+    /// A tile. Its checksums are looked at when it is read for the first time.
     pub(super) fn tile(&self, number: usize) -> Result<TileData<'_>, RetrievalError> {
+        if !self.checked[number].load(Ordering::Relaxed) {
+            self.check(number)?;
+            self.checked[number].store(true, Ordering::Relaxed);
+        }
         let footer = &self.footer.tiles[number];
-        let body = self.bytes.section(footer.body, &format!("tile {number}"))?;
-        let directory = self
-            .bytes
-            .section(footer.directory, &format!("the directory of tile {number}"))?;
+        let section = |section: Section| section.range().and_then(|range| self.bytes.all().get(range));
+        let [body, directory] = [footer.body, footer.directory].map(|place| section(place).unwrap_or_default());
         let (lengths, lists) = body.split_at(footer.documents as usize * size_of::<u32>());
-        let directory = Directory::new(directory, footer.entries).ok_or_else(|| {
+        let directory = Directory::new(directory, footer.entries, sub_tiles(footer.documents)).ok_or_else(|| {
             self.bytes
                 .damaged(format!("the directory of tile {number} is not complete"))
         })?;
@@ -230,6 +241,14 @@ impl Segment {
             lists,
             directory,
         })
+    }
+
+    /// Compares a tile with its checksums.
+    fn check(&self, number: usize) -> Result<(), RetrievalError> {
+        let TileFooter { body, directory, .. } = self.footer.tiles[number];
+        self.bytes.section(body, &format!("tile {number}"))?;
+        let what = format!("the directory of tile {number}");
+        self.bytes.section(directory, &what).map(|_| ())
     }
 
     /// Gives the memory of a tile back.
@@ -255,9 +274,9 @@ impl Segment {
         if !cursor.is_at_end() {
             return Err(self.bytes.damaged("the vocabulary has bytes behind its last term"));
         }
-        let mut decoder = ListDecoder::new();
         for number in 0..self.footer.tiles.len() {
-            self.tile(number)?.verify(&mut entries, &mut decoder)?;
+            self.check(number)?;
+            self.tile(number)?.verify(&mut entries)?;
             self.release(number);
         }
         if entries.iter().any(|&left| left != (0, 0)) {
@@ -279,11 +298,17 @@ pub(super) struct TileData<'a> {
     pub(super) directory: Directory<'a>,
 }
 
-impl TileData<'_> {
+impl<'a> TileData<'a> {
     /// The number of terms of each document.
     pub(super) fn lengths(&self) -> impl Iterator<Item = u32> {
         let documents = 0..self.documents as usize;
         documents.map(|document| read_u32(self.lengths, document * size_of::<u32>()).unwrap_or(0))
+    }
+
+    /// The list at a place of the directory.
+    pub(super) fn list(&self, place: &ListPlace) -> Option<PostingList<'a>> {
+        let bytes = self.lists.get(place.start as usize..)?.get(..place.bytes as usize)?;
+        PostingList::new(bytes, place.postings, sub_tiles(self.documents))
     }
 
     /// The error of a tile whose checksums are right and whose contents are not.
@@ -294,21 +319,18 @@ impl TileData<'_> {
     }
 
     /// Takes the tile's postings off `left`, the (df, cf) of every term.
-    fn verify(&self, left: &mut [(u32, u64)], decoder: &mut ListDecoder) -> Result<(), RetrievalError> {
+    fn verify(&self, left: &mut [(u32, u64)]) -> Result<(), RetrievalError> {
         let footer = &self.segment.footer.tiles[self.number];
         let mut document_lengths = vec![0_u64; self.documents as usize];
         let (mut postings, mut end, mut good) = (0, 0, true);
         let complete = self.directory.for_each(|list| {
-            let range = list.start as usize..(list.start + list.bytes) as usize;
             good &= list.start as usize == end;
-            end = range.end;
+            end = (list.start + list.bytes) as usize;
             let mut cf = 0;
-            let decoded = self.lists.get(range).and_then(|bytes| {
-                decoder.decode(bytes, list.postings, self.documents, |ids, tfs| {
-                    for (&id, &tf) in ids.iter().zip(tfs) {
-                        document_lengths[id as usize] += u64::from(tf) + 1;
-                        cf += u64::from(tf) + 1;
-                    }
+            let read = self.list(&list).and_then(|list| {
+                list.for_each(self.documents, |id, tf| {
+                    document_lengths[id as usize] += u64::from(tf);
+                    cf += u64::from(tf);
                 })
             });
             let term = left.get_mut(list.term as usize);
@@ -316,7 +338,7 @@ impl TileData<'_> {
                 *term = (term.0.checked_sub(list.postings)?, term.1.checked_sub(cf)?);
                 Some(())
             });
-            good &= decoded.is_some() && taken.is_some();
+            good &= read.is_some() && taken.is_some();
             postings += u64::from(list.postings);
         });
         let lengths_fit = self.lengths().map(u64::from).eq(document_lengths.iter().copied());

@@ -3,7 +3,8 @@
 //! ```text
 //! body        documents x u32 lengths, then the posting lists in the order of the directory      see `codec`
 //! directory   skips: (first term u32, entry u32, list u32) for every 64 entries
-//!             entries: term varint (distance from the one before, 0 for the first of 64), count varint, bytes varint
+//!             entries: term varint (distance from the one before, 0 for the first of 64), 2 x postings + 1 varint and the
+//!             bytes of the long tfs varint, or 2 x postings varint where there are none
 //! ```
 //!
 //! Terms are numbers of the segment's vocabulary and ascend. A tile is complete as soon as its documents are read; only
@@ -12,7 +13,7 @@
 
 use super::block::Block;
 use super::bytes::read_u32;
-use super::codec::{ListEncoder, read_varint, write_varint};
+use super::codec::{encode, list_bytes, read_varint, sub_tiles, write_varint};
 use super::term_cache::{TermList, TermNumbers};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -112,16 +113,20 @@ impl TileDraft {
         }
         long_tfs.sort_unstable();
 
+        let sub_tiles = sub_tiles(id);
+        let bytes = counts
+            .iter()
+            .map(|&(count, _)| list_bytes(count as usize, sub_tiles))
+            .sum();
         let mut draft = TileDraft {
             documents: id,
             postings: u64::from(total),
             total_length,
             lengths,
-            lists: Vec::with_capacity(2 * sorted.len()),
+            lists: Vec::with_capacity(bytes),
             terms: TermList::default(),
             entries: Vec::with_capacity(order.len()),
         };
-        let mut encoder = ListEncoder::new();
         let mut end = 0_u32;
         for &number in &order {
             let (count, occurrences) = counts[number as usize];
@@ -133,7 +138,7 @@ impl TileDraft {
                 LONG_TF => (posting.id, long_tf(&long_tfs, first + place as u32)),
                 tf => (posting.id, u32::from(tf)),
             });
-            encoder.encode(list, &mut draft.lists);
+            encode(list, sub_tiles, &mut draft.lists);
             draft
                 .entries
                 .push((count, (draft.lists.len() - bytes_before) as u32, occurrences));
@@ -215,8 +220,8 @@ pub(super) fn sorted_order(terms: &TermList) -> Vec<u32> {
 }
 
 /// Codes a directory, entry by entry.
-#[derive(Default)]
 pub(super) struct DirectoryWriter {
+    sub_tiles: usize,
     skips: Vec<u8>,
     entries: Vec<u8>,
     count: u32,
@@ -225,8 +230,21 @@ pub(super) struct DirectoryWriter {
 }
 
 impl DirectoryWriter {
+    /// Of a tile with so many sub-tiles.
+    pub(super) fn new(sub_tiles: usize) -> Self {
+        DirectoryWriter {
+            sub_tiles,
+            skips: Vec::new(),
+            entries: Vec::new(),
+            count: 0,
+            last: 0,
+            lists: 0,
+        }
+    }
+
     /// Appends a term above the last one, whose list has `postings` postings in `bytes` bytes.
     pub(super) fn push(&mut self, term: u32, postings: u32, bytes: u32) {
+        let long = bytes - list_bytes(postings as usize, self.sub_tiles) as u32;
         if self.count.is_multiple_of(SKIP) {
             for value in [term, self.entries.len() as u32, self.lists] {
                 self.skips.extend(value.to_le_bytes());
@@ -234,8 +252,10 @@ impl DirectoryWriter {
             self.last = term;
         }
         write_varint(&mut self.entries, term - self.last);
-        write_varint(&mut self.entries, postings);
-        write_varint(&mut self.entries, bytes);
+        write_varint(&mut self.entries, postings << 1 | u32::from(long > 0));
+        if long > 0 {
+            write_varint(&mut self.entries, long);
+        }
         (self.last, self.lists, self.count) = (term, self.lists + bytes, self.count + 1);
     }
 
@@ -261,13 +281,19 @@ pub(super) struct Directory<'a> {
     skips: &'a [u8],
     entries: &'a [u8],
     count: u32,
+    sub_tiles: usize,
 }
 
 impl<'a> Directory<'a> {
-    /// The `count` entries coded in `bytes`; `None` if there are fewer bytes than skips.
-    pub(super) fn new(bytes: &'a [u8], count: u32) -> Option<Self> {
+    /// The `count` entries coded in `bytes`, of a tile with so many sub-tiles; `None` if there are fewer bytes than skips.
+    pub(super) fn new(bytes: &'a [u8], count: u32, sub_tiles: usize) -> Option<Self> {
         let (skips, entries) = bytes.split_at_checked(count.div_ceil(SKIP) as usize * SKIP_BYTES)?;
-        Some(Directory { skips, entries, count })
+        Some(Directory {
+            skips,
+            entries,
+            count,
+            sub_tiles,
+        })
     }
 
     /// Calls `visit` with the place among `terms` and the list of every one of `terms` that the tile has. `terms` is
@@ -333,9 +359,22 @@ impl<'a> Directory<'a> {
         let (mut term, at, mut start) = self.skip(block)?;
         let mut at = at as usize;
         for _ in 0..SKIP.min(self.count - block * SKIP) {
-            term = term.checked_add(read_varint(self.entries, &mut at)?)?;
-            let postings = read_varint(self.entries, &mut at)?;
-            let bytes = read_varint(self.entries, &mut at)?;
+            // Most numbers have one byte.
+            let (distance, coded) = match self.entries.get(at..at + 2) {
+                Some(&[distance, coded]) if distance < 0x80 && coded < 0x80 => {
+                    at += 2;
+                    (distance.into(), coded.into())
+                }
+                _ => (read_varint(self.entries, &mut at)?, read_varint(self.entries, &mut at)?),
+            };
+            term = term.checked_add(distance)?;
+            let postings = coded >> 1;
+            let long = match coded & 1 {
+                0 => 0,
+                _ => read_varint(self.entries, &mut at)?,
+            };
+            let bytes = u32::try_from(list_bytes(postings as usize, self.sub_tiles)).ok()?;
+            let bytes = bytes.checked_add(long)?;
             visit(ListPlace {
                 term,
                 postings,
@@ -355,7 +394,7 @@ mod tests {
     #[test]
     fn a_directory_finds_any_subset_of_its_terms() {
         for (count, gap) in [(0_u32, 1), (1, 5), (64, 1), (65, 3), (1000, 7)] {
-            let mut writer = DirectoryWriter::default();
+            let mut writer = DirectoryWriter::new(2);
             let mut expected = Vec::new();
             let mut start = 0;
             for i in 0..count {
@@ -363,14 +402,14 @@ mod tests {
                     term: i * gap + i % gap,
                     postings: i + 1,
                     start,
-                    bytes: 1 + i % 300,
+                    bytes: list_bytes(i as usize + 1, 2) as u32 + i % 3 * 100,
                 };
                 writer.push(place.term, place.postings, place.bytes);
                 start += place.bytes;
                 expected.push(place);
             }
             let bytes = writer.parts().concat();
-            let directory = Directory::new(&bytes, count).unwrap();
+            let directory = Directory::new(&bytes, count, 2).unwrap();
             let mut all = Vec::new();
             directory.for_each(|entry| all.push(entry)).unwrap();
             assert_eq!(all, expected);

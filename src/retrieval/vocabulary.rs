@@ -118,17 +118,41 @@ impl<'a> Vocabulary<'a> {
 
     /// The entry of a term, if it is there.
     pub(super) fn find(self, term: &str) -> Option<TermEntry> {
-        let term = term.as_bytes();
-        let (mut low, mut high) = (0, self.terms.div_ceil(BLOCK));
-        // The last block whose first term is not behind the one sought.
-        while high - low > 1 {
+        self.find_in(self.block_of(term.as_bytes(), 0), term.as_bytes())
+    }
+
+    /// The entry of each of ascending terms, if it is there.
+    pub(super) fn find_all<'t>(self, terms: impl Iterator<Item = &'t str>) -> impl Iterator<Item = Option<TermEntry>> {
+        let mut block = 0;
+        terms.map(move |term| {
+            block = self.block_of(term.as_bytes(), block);
+            self.find_in(block, term.as_bytes())
+        })
+    }
+
+    /// The last block whose first term is not behind the one sought, which is in the block `low` or behind it.
+    fn block_of(self, term: &[u8], mut low: u32) -> u32 {
+        let blocks = self.terms.div_ceil(BLOCK);
+        // First in doubling steps, since the blocks of terms in order are near each other.
+        let mut step = 1;
+        while low + step < blocks && self.head(low + step) <= term {
+            low += step;
+            step *= 2;
+        }
+        let mut high = blocks.min(low + step);
+        while low + 1 < high {
             let middle = low + (high - low) / 2;
             match self.head(middle) <= term {
                 true => low = middle,
                 false => high = middle,
             }
         }
-        let mut cursor = self.cursor_at(low);
+        low
+    }
+
+    /// The entry of a term, if the block has it.
+    fn find_in(self, block: u32, term: &[u8]) -> Option<TermEntry> {
+        let mut cursor = self.cursor_at(block);
         for _ in 0..BLOCK {
             let entry = cursor.advance()??;
             match cursor.term.as_slice().cmp(term) {
@@ -217,6 +241,13 @@ mod tests {
             };
             assert_eq!(vocabulary.find(term), Some(expected), "{term:?}");
             let other = format!("{term}~");
+            let next = terms.get(number as usize + 1 + number as usize % 90).unwrap_or(&other);
+            let entries = vocabulary.find_all([term.as_str(), next.as_str()].into_iter());
+            let found: Vec<Option<u32>> = entries.map(|entry| entry.map(|entry| entry.number)).collect();
+            assert_eq!(
+                found,
+                [term, next].map(|term| terms.binary_search(term).ok().map(|place| place as u32))
+            );
             assert_eq!(vocabulary.find(&other), None, "{other:?}");
         }
         let mut cursor = vocabulary.cursor();
