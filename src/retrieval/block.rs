@@ -2,7 +2,10 @@
 //!
 //! Terms are numbered by first occurrence within the block, so that a block is a function of its texts alone.
 
+use std::slice::from_ref;
+
 use super::analyzer::Analyzer;
+use super::fetch::fetch;
 use super::term_cache::{TermCache, TermList};
 
 /// A run of documents as counts of terms.
@@ -67,6 +70,9 @@ struct Seen {
 
 const NOT_SEEN: u32 = u32::MAX;
 
+/// How many terms ahead their [`Seen`] are asked for.
+const AHEAD: usize = 16;
+
 impl BlockAnalyzer {
     /// An analyzer that remembers up to `cached_words` words between blocks.
     pub(super) fn new(analyzer: Analyzer, cached_words: usize) -> Self {
@@ -86,19 +92,20 @@ impl BlockAnalyzer {
             posting: 0,
         };
         let mut numbers: Vec<u32> = Vec::new();
+        let mut terms: Vec<u32> = Vec::new();
         let mut block = Block::default();
         for (document, text) in (0_u32..).zip(texts) {
             let postings_before = block.postings.len();
-            let mut length = 0_u32;
-            self.cache.for_each_term(text.as_ref(), |number| {
-                length += 1;
-                if number as usize >= self.seen.len() {
-                    self.seen.resize(number as usize + 1, unseen);
+            self.cache.number_terms(text.as_ref(), &mut terms);
+            self.seen.resize(self.cache.terms().len(), unseen);
+            for (place, &number) in terms.iter().enumerate() {
+                if let Some(&ahead) = terms.get(place + AHEAD) {
+                    fetch(from_ref(&self.seen[ahead as usize]));
                 }
                 let seen = &mut self.seen[number as usize];
                 if seen.document == document {
                     block.postings[seen.posting as usize].1 += 1;
-                    return;
+                    continue;
                 }
                 if seen.term == NOT_SEEN {
                     seen.term = numbers.len() as u32;
@@ -107,9 +114,9 @@ impl BlockAnalyzer {
                 seen.document = document;
                 seen.posting = block.postings.len() as u32;
                 block.postings.push((seen.term, 1));
-            });
+            }
             block.distinct.push((block.postings.len() - postings_before) as u32);
-            block.lengths.push(length);
+            block.lengths.push(terms.len() as u32);
         }
         for &number in &numbers {
             block.terms.push(self.cache.terms().get(number as usize));

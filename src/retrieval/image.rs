@@ -20,6 +20,7 @@ use std::ops::Range;
 use super::RetrievalError;
 use super::bm25::CodeTable;
 use super::codec::{LONG_TF, PostingList, SUB_TILE, posting, sub_tiles};
+use super::fetch::fetch;
 use super::segment::TileData;
 use super::tile::ListPlace;
 
@@ -274,17 +275,4 @@ fn find_lists(tile: &TileData, terms: &[(u32, u32)]) -> Result<Vec<(u32, ListPla
         .find(&numbers, |at, list| lists.push((terms[at].1, list)));
     found.ok_or_else(|| tile.damaged())?;
     Ok(lists)
-}
-
-/// Asks for memory that is needed soon to come into the second-level cache.
-#[inline(always)]
-pub(super) fn fetch<T>(values: &[T]) {
-    #[cfg(target_arch = "x86_64")]
-    for line in values.chunks(64 / size_of::<T>()) {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: a prefetch is a hint that reads nothing into the program and cannot fault; SSE is part of x86-64.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = values;
 }

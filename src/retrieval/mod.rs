@@ -38,6 +38,7 @@ mod bytes;
 mod codec;
 mod engine;
 mod error;
+mod fetch;
 mod image;
 mod index;
 mod limits;

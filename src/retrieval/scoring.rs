@@ -20,7 +20,8 @@ use std::ops::Range;
 use super::best::{Best, key};
 use super::bm25::WeightedQuery;
 use super::codec::{SUB_TILE, posting};
-use super::image::{Place, STRIP, STRIPS, TileImage, fetch};
+use super::fetch::fetch;
+use super::image::{Place, STRIP, STRIPS, TileImage};
 
 /// Queries that are scored together, at most: their accumulators are 256 KB.
 pub(super) const MAX_QUERIES: usize = 16;

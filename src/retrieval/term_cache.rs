@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! hot words     8,192 slots of 24 bytes, one for each hash: nearly nine words of ten, in the second-level cache
-//! short words   all words of up to 16 bytes, keys in place
+//! short words   all words of up to 16 bytes, keys in place; asked for as soon as a word is seen not to be hot
 //! long words    the others
 //! ```
 //!
@@ -14,9 +14,11 @@
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable, hash_table::Entry};
 use std::hash::BuildHasher;
+use std::slice::from_ref;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::analyzer::Analyzer;
+use super::fetch::fetch;
 use super::words::for_each_word;
 
 /// Strings one after another in one allocation.
@@ -102,10 +104,11 @@ pub(super) struct TermCache {
     /// No other cache of the process has this one, nor has this one after it has forgotten.
     identity: u64,
     hot_words: Box<[HotWord; HOT_WORDS]>,
+    short_words: ShortWords,
     /// Word as written, number of its term or [`STOP_WORD`].
-    short_words: HashTable<(ShortWord, u32)>,
-    /// The same for longer words.
     long_words: HashMap<Box<str>, u32>,
+    /// The words of a text that are not hot: place among its words, hash, key, the word's place in the text.
+    cold: Vec<(usize, u64, ShortWord, (usize, usize))>,
     numbers: TermNumbers,
     /// With more words than these it forgets.
     most_words: usize,
@@ -125,6 +128,9 @@ const HOT_WORDS: usize = 1 << 13;
 /// Votes that a word can save up.
 const MOST_VOTES: u32 = 64;
 
+/// Words that are looked up together.
+const MOST_COLD: usize = 64;
+
 /// The entry of a word without a term.
 const STOP_WORD: u32 = u32::MAX;
 
@@ -140,27 +146,42 @@ impl TermCache {
             analyzer,
             identity: IDENTITIES.fetch_add(1, Ordering::Relaxed),
             hot_words: Box::new([HotWord::default(); HOT_WORDS]),
-            short_words: HashTable::new(),
+            short_words: ShortWords::default(),
             long_words: HashMap::new(),
+            cold: Vec::new(),
             numbers: TermNumbers::default(),
             most_words,
         }
     }
 
-    /// Calls `visit` with the number of every term of `text`, in order.
-    pub(super) fn for_each_term(&mut self, text: &str, mut visit: impl FnMut(u32)) {
+    /// Makes `numbers` those of the terms of `text`, in order.
+    pub(super) fn number_terms(&mut self, text: &str, numbers: &mut Vec<u32>) {
+        numbers.clear();
+        self.cold.clear();
         for_each_word(text, |word| {
             let number = match short_word(text, word) {
-                Some(short) => self.number(short, word),
+                Some(short) => {
+                    let hash = hash(short);
+                    self.number_of_hot(short, hash).unwrap_or_else(|| {
+                        self.short_words.fetch(hash);
+                        let start = word.as_ptr() as usize - text.as_ptr() as usize;
+                        self.cold
+                            .push((numbers.len(), hash, short, (start, start + word.len())));
+                        STOP_WORD
+                    })
+                }
                 None => match self.long_words.get(word) {
                     Some(&number) => number,
                     None => self.learn_long(word),
                 },
             };
-            if number != STOP_WORD {
-                visit(number);
+            numbers.push(number);
+            if self.cold.len() == MOST_COLD {
+                self.number_cold(text, numbers);
             }
         });
+        self.number_cold(text, numbers);
+        numbers.retain(|&number| number != STOP_WORD);
     }
 
     /// Two blocks of the same identity have the same numbers for the same terms.
@@ -175,27 +196,33 @@ impl TermCache {
 
     /// Forgets everything if there is too much; numbers given before are void then.
     pub(super) fn forget_if_large(&mut self) {
-        if self.short_words.len() + self.long_words.len() > self.most_words {
+        if self.short_words.len + self.long_words.len() > self.most_words {
             *self = TermCache::new(self.analyzer, self.most_words);
         }
     }
 
     #[inline(always)]
-    fn number(&mut self, short: ShortWord, word: &str) -> u32 {
-        let hash = hash(short);
+    fn number_of_hot(&mut self, short: ShortWord, hash: u64) -> Option<u32> {
         let slot = &mut self.hot_words[(hash >> 32) as usize % HOT_WORDS];
-        if slot.word == short {
+        (slot.word == short).then(|| {
             slot.votes += u32::from(slot.votes < MOST_VOTES);
-            return slot.number;
-        }
-        self.number_of_cold(short, hash, word)
+            slot.number
+        })
     }
 
-    #[inline(never)]
+    /// Fills in the numbers of the words that were not hot.
+    fn number_cold(&mut self, text: &str, numbers: &mut [u32]) {
+        for at in 0..self.cold.len() {
+            let (place, hash, short, (start, end)) = self.cold[at];
+            numbers[place] = self.number_of_cold(short, hash, &text[start..end]);
+        }
+        self.cold.clear();
+    }
+
+    #[inline]
     fn number_of_cold(&mut self, short: ShortWord, hash: u64, word: &str) -> u32 {
-        let known = self.short_words.find(hash, |(other, _)| *other == short);
-        let number = match known {
-            Some(&(_, number)) => number,
+        let number = match self.short_words.find(short, hash) {
+            Some(number) => number,
             None => self.learn_short(short, hash, word),
         };
         let slot = &mut self.hot_words[(hash >> 32) as usize % HOT_WORDS];
@@ -213,10 +240,9 @@ impl TermCache {
     }
 
     #[cold]
-    fn learn_short(&mut self, short: ShortWord, place: u64, word: &str) -> u32 {
+    fn learn_short(&mut self, short: ShortWord, hash: u64, word: &str) -> u32 {
         let number = self.learn(word);
-        self.short_words
-            .insert_unique(place, (short, number), |&(short, _)| hash(short));
+        self.short_words.insert(short, hash, number);
         number
     }
 
@@ -231,6 +257,63 @@ impl TermCache {
         self.analyzer
             .term(word)
             .map_or(STOP_WORD, |term| self.numbers.number(&term))
+    }
+}
+
+/// Words of up to 16 bytes as written, with the number of their term or [`STOP_WORD`]. A word's place is known from its
+/// hash, unlike in other tables, so that it can be asked for ahead.
+#[derive(Default)]
+struct ShortWords {
+    /// A power of two of them, or none; the word of a free one is 0. A word is in the first that was free from its place on.
+    slots: Vec<(ShortWord, u32)>,
+    len: usize,
+}
+
+impl ShortWords {
+    /// Asks for the place of a word.
+    #[inline(always)]
+    fn fetch(&self, hash: u64) {
+        if let Some(slot) = self.slots.get(self.place(hash)) {
+            fetch(from_ref(slot));
+        }
+    }
+
+    fn place(&self, hash: u64) -> usize {
+        hash as usize & self.slots.len().wrapping_sub(1)
+    }
+
+    #[inline(always)]
+    fn find(&self, word: ShortWord, hash: u64) -> Option<u32> {
+        let (before, from) = self.slots.split_at_checked(self.place(hash))?;
+        for &(other, number) in from.iter().chain(before) {
+            if other == word {
+                return Some(number);
+            }
+            if other == (0, 0) {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Adds a word that is not there.
+    fn insert(&mut self, word: ShortWord, hash: u64, number: u32) {
+        if (self.len + 1) * 4 > self.slots.len() * 3 {
+            let more = (2 * self.slots.len()).max(1 << 10);
+            let slots = std::mem::replace(&mut self.slots, vec![((0, 0), 0); more]);
+            for (word, number) in slots.into_iter().filter(|(word, _)| *word != (0, 0)) {
+                self.put(word, self::hash(word), number);
+            }
+        }
+        self.put(word, hash, number);
+        self.len += 1;
+    }
+
+    fn put(&mut self, word: ShortWord, hash: u64, number: u32) {
+        let place = self.place(hash);
+        let (before, from) = self.slots.split_at_mut(place);
+        let free = from.iter_mut().chain(before).find(|(other, _)| *other == (0, 0));
+        *free.expect("a quarter of the slots is free") = (word, number);
     }
 }
 
@@ -283,7 +366,7 @@ mod tests {
         for analyzer in Analyzer::ALL {
             let mut cache = TermCache::new(analyzer, 100);
             let mut numbers = Vec::new();
-            cache.for_each_term(text, |number| numbers.push(number));
+            cache.number_terms(text, &mut numbers);
             let terms: Vec<&str> = numbers
                 .iter()
                 .map(|&number| cache.terms().get(number as usize))
@@ -312,13 +395,12 @@ mod tests {
         let words: Vec<String> = (0..4 * HOT_WORDS).map(|i| format!("w{i}")).collect();
         let mut cache = TermCache::new(Analyzer::Standard, usize::MAX);
         let mut numbers = Vec::new();
-        cache.for_each_term(&words.join(" "), |number| numbers.push(number));
+        cache.number_terms(&words.join(" "), &mut numbers);
         assert!(numbers.iter().copied().eq(0..words.len() as u32));
         for stride in [1, 3, 4097] {
             let order = || (0..3 * words.len()).map(|i| i * stride % words.len());
             let text: Vec<&str> = order().map(|i| words[i].as_str()).collect();
-            numbers.clear();
-            cache.for_each_term(&text.join(" "), |number| numbers.push(number));
+            cache.number_terms(&text.join(" "), &mut numbers);
             assert!(numbers.iter().map(|&number| number as usize).eq(order()), "{stride}");
         }
     }
