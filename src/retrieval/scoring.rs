@@ -121,7 +121,7 @@ impl Accumulators {
 /// of each so far.
 ///
 /// The queries' terms are numbered as in the image. The code for the processor at hand is chosen here; all versions are
-/// the same function, compiled for other vectors. Against SSE2, AVX2 halves the time and AVX-512 saves another sixth.
+/// the same function, compiled for other vectors.
 pub(super) fn score_sub_tile(
     image: &TileImage,
     sub_tile: usize,
@@ -348,58 +348,72 @@ fn reaches(bounds: &[u16; GROUP], needs: &[u16; GROUP]) -> bool {
 }
 
 #[cfg(test)]
-#[cfg(target_arch = "x86_64")]
 mod tests {
     use super::*;
     use crate::retrieval::bm25::{Bm25, CodeTable};
     use crate::retrieval::query::Prepared;
     use crate::retrieval::{Analyzer, Hit, IndexBuilder, Query, StopWords};
+    use crate::rng::{Stream, purpose};
 
     #[test]
-    fn all_compiled_versions_find_the_same_hits() {
-        // Two sub-tiles; "even" and "odd" are columns, the other words are lists; "odd" and "p3" have long frequencies.
-        let passages: Vec<String> = (0..6000_u32)
-            .map(|i| {
-                let often = if i % 97 == 3 && i % 5 == 0 { 17 } else { 1 };
-                let word = if i % 2 == 0 { "even " } else { "odd even " };
-                format!(
-                    "{}{}q{}",
-                    word.repeat(often),
-                    format!("p{} ", i % 97).repeat(often),
-                    i % 1001
-                )
-            })
-            .collect();
-        let mut builder = IndexBuilder::new(Analyzer::Standard, 6000).unwrap();
+    fn columns_and_their_bounds_find_the_hits_of_lists_in_every_compiled_version() {
+        // Words of 3 to 81 % of the documents, now and then with a long frequency, in five sub-tiles.
+        const DOCUMENTS: usize = 20_000;
+        let mut stream = Stream::new(1, purpose::SYNTHETIC, 0);
+        let mut passage = |number: usize| {
+            let mut text = format!("q{} ", number % 1001);
+            for word in 0..40 {
+                if stream.below(100) < 3 + 2 * word {
+                    let often = if stream.below(500) == 0 {
+                        17
+                    } else {
+                        1 + stream.below(3)
+                    };
+                    text += &format!("w{word} ").repeat(often as usize);
+                }
+            }
+            text
+        };
+        let passages: Vec<String> = (0..DOCUMENTS).map(&mut passage).collect();
+        let mut builder = IndexBuilder::new(Analyzer::Standard, DOCUMENTS as u32).unwrap();
         builder.add(&passages, &|_, _| ()).unwrap();
         let index = builder.finish().unwrap();
         let bm25 = Bm25::default();
         let codes = CodeTable::new(bm25, index.average_length());
-        let texts = ["even odd p3 p50 q12 q900"];
+        let words = (0..40).map(|word| format!("w{word} ").repeat(1 + word % 3));
+        let texts = [words.collect::<String>() + "q12 q900", "w0 w39 w39".to_owned()];
         let prepared = Prepared::new(&index, &texts, Query::Text, &StopWords::default(), &bm25).unwrap();
         let tile = index.tile(index.tiles()[0]).unwrap();
-        let mut image = TileImage::default();
-        image
-            .fill(&tile, 0, &prepared.of_segment[0], &vec![9; prepared.terms], &codes)
-            .unwrap();
-        assert_eq!(image.column_count(), 2);
+        let image = |uses| {
+            let mut image = TileImage::default();
+            let uses = vec![uses; prepared.terms];
+            image.fill(&tile, 0, &prepared.of_segment[0], &uses, &codes).unwrap();
+            image
+        };
+        let (lists, columns) = (image(0), image(9));
+        assert_eq!(lists.column_count(), 0);
+        assert!((25..40).contains(&columns.column_count()));
 
         type Version = fn(&TileImage, usize, &[WeightedQuery], &mut Accumulators, &[Best]);
+        let hits = |version: Version, image: &TileImage, k| -> Vec<Vec<Hit>> {
+            let (mut accumulators, best) = (Accumulators::new(), [(); 2].map(|()| Best::new(k, DOCUMENTS)));
+            for sub_tile in 0..image.sub_tiles() {
+                version(image, sub_tile, &prepared.queries, &mut accumulators, &best);
+            }
+            best.into_iter().map(Best::into_hits).collect()
+        };
         let mut versions: Vec<Version> = vec![score, score_sub_tile];
+        #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2") {
             // SAFETY: the two features were just detected.
             versions.push(|i, s, q, a, b| unsafe { score_with_avx2(i, s, q, a, b) });
         }
-        let hits = versions.into_iter().map(|version| {
-            let (mut accumulators, best) = (Accumulators::new(), [Best::new(40, 6000)]);
-            for sub_tile in 0..image.sub_tiles() {
-                version(&image, sub_tile, &prepared.queries, &mut accumulators, &best);
+        for k in [1, 40, 3000, DOCUMENTS] {
+            let expected = hits(score, &lists, k);
+            assert!(expected[0].len() >= k.min(19_000));
+            for &version in &versions {
+                assert!(hits(version, &columns, k) == expected, "k = {k}");
             }
-            let [best] = best;
-            best.into_hits()
-        });
-        let hits: Vec<Vec<Hit>> = hits.collect();
-        assert_eq!(hits[0].len(), 40);
-        assert!(hits.iter().all(|other| *other == hits[0]));
+        }
     }
 }
