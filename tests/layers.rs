@@ -24,13 +24,15 @@ const ORDER: &[&str] = &[
 ];
 
 /// Paths below `src/` in which `unsafe` may appear: the devices, the CPU's calling convention, the register tiles of the
-/// matrix product, mapped files, the scoring loop compiled for several processors, and a setting of the allocator.
+/// matrix product, mapped files and hints to the memory, the scoring loop compiled for several processors, and a setting of the
+/// allocator.
 const UNSAFE: &[&str] = &[
     "cli/heap.rs",
     "device/",
     "kernel/call.rs",
     "ops/gemm/cpu/",
     "retrieval/bytes.rs",
+    "retrieval/fetch.rs",
     "retrieval/scoring.rs",
 ];
 
