@@ -5,8 +5,8 @@
 //! cargo bench --bench retrieval -- 'corpus/*.jsonl.zst'    another; every copy of it is indexed 1, 3 and 10 times
 //! ```
 //!
-//! Queries are 60 passages of the corpus, whole, evenly spaced, and once 600. Every time is the best of three on all threads of the
-//! machine (builds once). Builds and peaks of memory are those of `tlm index build` and `tlm search`, each a process of its
+//! Queries are 60 passages of the corpus, whole, evenly spaced, and once 600. Every time is the best of three on all
+//! threads of the machine (builds once). Builds and peaks of memory are those of `tlm index build` and `tlm search`, each a process of its
 //! own, as they report them: the largest resident size, mapped pages included.
 
 use std::error::Error;

@@ -57,18 +57,16 @@ impl Best {
     /// Leaves the K best of K or more.
     #[inline(never)]
     fn select(&self, kept: &mut Vec<u64>) {
-        let (_, kth, _) = kept.select_nth_unstable_by(self.k - 1, |a, b| b.cmp(a));
+        let kth = leave_best(kept, self.k);
         // One with the K-th score may still come in, for its smaller number.
-        self.threshold.store((*kth >> 32) as u32 - 1, Ordering::Relaxed);
-        kept.truncate(self.k);
+        self.threshold.store((kth >> 32) as u32 - 1, Ordering::Relaxed);
     }
 
     /// The hits, best first.
     pub(super) fn into_hits(self) -> Vec<Hit> {
         let mut keys = self.keys.into_inner().unwrap_or_else(PoisonError::into_inner);
         if keys.len() > self.k {
-            keys.select_nth_unstable_by(self.k - 1, |a, b| b.cmp(a));
-            keys.truncate(self.k);
+            leave_best(&mut keys, self.k);
         }
         keys.sort_unstable_by(|a, b| b.cmp(a));
         keys.iter()
@@ -78,6 +76,13 @@ impl Best {
             })
             .collect()
     }
+}
+
+/// Leaves the `k` best of `k` or more keys. Returns the last of them.
+fn leave_best(keys: &mut Vec<u64>, k: usize) -> u64 {
+    let (_, &mut kth, _) = keys.select_nth_unstable_by(k - 1, |a, b| b.cmp(a));
+    keys.truncate(k);
+    kth
 }
 
 /// A document and its score, 1 or more; a larger key is a better hit.

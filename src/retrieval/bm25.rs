@@ -27,6 +27,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::RetrievalError;
+use super::codec::LONG_TF;
 
 /// Which BM25.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -258,7 +259,8 @@ pub(super) struct CodeTable {
     table: Vec<u16>,
 }
 
-pub(super) const TABLE_TF: u32 = 15;
+/// Those of which a posting's table has codes.
+const TABLE_TF: u32 = LONG_TF - 1;
 const TABLE_LENGTHS: u32 = 1024;
 
 impl CodeTable {

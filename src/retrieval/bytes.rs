@@ -96,10 +96,16 @@ impl Bytes {
         RetrievalError::damaged(&self.path, reason)
     }
 
+    /// A section, if it lies in the file.
+    pub(super) fn part(&self, section: Section) -> Option<&[u8]> {
+        self.all().get(section.range()?)
+    }
+
     /// A section whose checksum is right.
     pub(super) fn section(&self, section: Section, what: &str) -> Result<&[u8], RetrievalError> {
-        let bytes = section.range().and_then(|range| self.all().get(range));
-        let bytes = bytes.ok_or_else(|| self.damaged(format!("{what} lies outside the file")))?;
+        let bytes = self
+            .part(section)
+            .ok_or_else(|| self.damaged(format!("{what} lies outside the file")))?;
         let crc = checksum(bytes);
         if crc != section.crc {
             return Err(self.damaged(format!(

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! So a posting with its sub-tile's number is a place in a table of (tf, document), and that table holds its code. n is not
-//! part of the code. A varint has seven bits a byte, the lowest first; the top bit says that another byte follows. On
-//! prose a posting takes 2.2 bytes.
+//! part of the code. A varint has seven bits a byte, the lowest first; the top bit says that another byte follows. A
+//! posting takes 2 to 2.5 bytes, one alone 3.
 
 /// Documents of a sub-tile, whose scores are computed together.
 pub(super) const SUB_TILE: usize = 4096;
@@ -60,27 +60,28 @@ pub(super) fn sub_tiles(documents: u32) -> usize {
     (documents as usize).div_ceil(SUB_TILE)
 }
 
-/// Whether a list has counts instead of the numbers of its postings' sub-tiles.
-fn has_counts(postings: usize, sub_tiles: usize) -> bool {
-    postings > 4 * sub_tiles
+/// Bytes of a list's counts; none where it has the numbers of its postings' sub-tiles instead.
+fn counts_bytes(postings: usize, sub_tiles: usize) -> usize {
+    match postings > 4 * sub_tiles {
+        true => size_of::<u16>() * sub_tiles,
+        false => 0,
+    }
 }
 
 /// Bytes of a list without its long tfs.
 pub(super) fn list_bytes(postings: usize, sub_tiles: usize) -> usize {
-    size_of::<u16>() * postings
-        + match has_counts(postings, sub_tiles) {
-            true => size_of::<u16>() * sub_tiles,
-            false => postings.div_ceil(2),
-        }
+    let places = match counts_bytes(postings, sub_tiles) {
+        0 => postings.div_ceil(2),
+        counts => counts,
+    };
+    places + size_of::<u16>() * postings
 }
 
 /// Appends a list of (local id, tf), ids ascending, tf 1 or more, of a tile with so many sub-tiles.
 pub(super) fn encode(list: impl ExactSizeIterator<Item = (u16, u32)>, sub_tiles: usize, out: &mut Vec<u8>) {
     let (start, len) = (out.len(), list.len());
     out.resize(start + list_bytes(len, sub_tiles), 0);
-    let counted = has_counts(len, sub_tiles);
-    let counts_len = if counted { size_of::<u16>() * sub_tiles } else { 0 };
-    let (counts, rest) = out[start..].split_at_mut(counts_len);
+    let (counts, rest) = out[start..].split_at_mut(counts_bytes(len, sub_tiles));
     let (postings, numbers) = rest.split_at_mut(size_of::<u16>() * len);
     let mut in_sub_tile = [0_u16; MAX_SUB_TILES];
     let mut long_tfs = Vec::new();
@@ -88,9 +89,9 @@ pub(super) fn encode(list: impl ExactSizeIterator<Item = (u16, u32)>, sub_tiles:
         let sub_tile = id / SUB_TILE as u16;
         let held = tf.min(LONG_TF) as u16 - 1;
         *posting = (id % SUB_TILE as u16 + held * SUB_TILE as u16).to_le_bytes();
-        match counted {
-            true => in_sub_tile[usize::from(sub_tile)] += 1,
-            false => numbers[place / 2] |= (sub_tile as u8) << (4 * (place % 2)),
+        match counts.is_empty() {
+            false => in_sub_tile[usize::from(sub_tile)] += 1,
+            true => numbers[place / 2] |= (sub_tile as u8) << (4 * (place % 2)),
         }
         if tf >= LONG_TF {
             long_tfs.push((place as u32, tf - LONG_TF));
@@ -115,7 +116,7 @@ pub(super) struct PostingList<'a> {
     /// Where the postings begin in the list's bytes.
     pub(super) start: usize,
     /// The postings; see [`posting`].
-    pub(super) postings: &'a [[u8; 2]],
+    postings: &'a [[u8; 2]],
     long_tfs: &'a [u8],
 }
 
@@ -131,12 +132,11 @@ impl<'a> PostingList<'a> {
     pub(super) fn new(bytes: &'a [u8], postings: u32, sub_tiles: usize) -> Option<Self> {
         let len = postings as usize;
         let (head, long_tfs) = bytes.split_at_checked(list_bytes(len, sub_tiles))?;
-        let counted = has_counts(len, sub_tiles);
-        let start = if counted { size_of::<u16>() * sub_tiles } else { 0 };
+        let start = counts_bytes(len, sub_tiles);
         let (counts, rest) = head.split_at(start);
         let (coded, numbers) = rest.split_at(size_of::<u16>() * len);
         let mut cuts = [0; MAX_SUB_TILES + 1];
-        if counted {
+        if !counts.is_empty() {
             let mut end = 0;
             for (cut, &count) in cuts[1..=sub_tiles].iter_mut().zip(counts.as_chunks().0) {
                 end += u32::from(u16::from_le_bytes(count));

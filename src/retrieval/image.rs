@@ -31,7 +31,7 @@ pub(super) const STRIP: usize = 256;
 pub(super) const STRIPS: usize = SUB_TILE / STRIP;
 
 /// Codes of a sub-tile, one for each value of a posting.
-pub(super) const TABLE: usize = 16 * SUB_TILE;
+pub(super) const TABLE: usize = LONG_TF as usize * SUB_TILE;
 
 /// A tile made ready for a set of terms; terms are numbered by their place in that set.
 #[derive(Default)]

@@ -204,7 +204,7 @@ fn score(
             let (now, later) = ahead.split_at(share.min(ahead.len()));
             fetch(now);
             ahead = later;
-            add_columns(image, in_tile, strip, query, accumulator, best);
+            add_columns(image, in_tile, query, accumulator, best);
         }
     }
 }
@@ -274,20 +274,13 @@ fn add_lists(image: &TileImage, sub_tile: usize, query: &WeightedQuery, accumula
 
 /// Takes in the best of a strip of the sub-tile, whose number is `in_tile` in the tile.
 #[inline(always)]
-fn add_columns(
-    image: &TileImage,
-    in_tile: usize,
-    strip: usize,
-    query: &WeightedQuery,
-    accumulator: &mut Accumulator,
-    best: &Best,
-) {
+fn add_columns(image: &TileImage, in_tile: usize, query: &WeightedQuery, accumulator: &mut Accumulator, best: &Best) {
     let (half, shift) = (query.half(), query.shift);
     let Accumulator {
         scores, columns, bound, ..
     } = accumulator;
     let threshold = best.threshold();
-    let parts = scores[strip * STRIP..][..STRIP].as_chunks::<PART>().0;
+    let parts = scores[in_tile % STRIPS * STRIP..][..STRIP].as_chunks::<PART>().0;
     let mut found = [0; STRIP];
     let mut len = 0;
     for (part, scores) in parts.iter().enumerate() {

@@ -214,20 +214,18 @@ impl Segment {
 
     /// The distinct terms. [`Segment::open`] has checked them.
     pub(super) fn vocabulary(&self) -> Vocabulary<'_> {
-        let range = self.footer.vocabulary.and_then(Section::range).unwrap_or_default();
-        let bytes = self.bytes.all().get(range).unwrap_or_default();
-        Vocabulary::new(bytes, self.footer.terms).expect("open() has made this vocabulary before")
+        let bytes = self.footer.vocabulary.and_then(|section| self.bytes.part(section));
+        Vocabulary::new(bytes.unwrap_or_default(), self.footer.terms).expect("open() has made this vocabulary before")
     }
 
     /// A tile. Its checksums are looked at when it is read for the first time.
     pub(super) fn tile(&self, number: usize) -> Result<TileData<'_>, RetrievalError> {
         if !self.checked[number].load(Ordering::Relaxed) {
             self.check(number)?;
-            self.checked[number].store(true, Ordering::Relaxed);
         }
         let footer = &self.footer.tiles[number];
-        let section = |section: Section| section.range().and_then(|range| self.bytes.all().get(range));
-        let [body, directory] = [footer.body, footer.directory].map(|place| section(place).unwrap_or_default());
+        let [body, directory] =
+            [footer.body, footer.directory].map(|section| self.bytes.part(section).unwrap_or_default());
         let (lengths, lists) = body.split_at(footer.documents as usize * size_of::<u32>());
         let directory = Directory::new(directory, footer.entries, sub_tiles(footer.documents)).ok_or_else(|| {
             self.bytes
@@ -248,7 +246,9 @@ impl Segment {
         let TileFooter { body, directory, .. } = self.footer.tiles[number];
         self.bytes.section(body, &format!("tile {number}"))?;
         let what = format!("the directory of tile {number}");
-        self.bytes.section(directory, &what).map(|_| ())
+        self.bytes.section(directory, &what)?;
+        self.checked[number].store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Gives the memory of a tile back.

@@ -14,6 +14,7 @@
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable, hash_table::Entry};
 use std::hash::BuildHasher;
+use std::ops::Range;
 use std::slice::from_ref;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -107,8 +108,8 @@ pub(super) struct TermCache {
     short_words: ShortWords,
     /// Word as written, number of its term or [`STOP_WORD`].
     long_words: HashMap<Box<str>, u32>,
-    /// The words of a text that are not hot: place among its words, hash, key, the word's place in the text.
-    cold: Vec<(usize, u64, ShortWord, (usize, usize))>,
+    /// Words of a text that are not hot and have no number yet.
+    cold: Vec<ColdWord>,
     numbers: TermNumbers,
     /// With more words than these it forgets.
     most_words: usize,
@@ -120,6 +121,16 @@ struct HotWord {
     word: ShortWord,
     number: u32,
     votes: u32,
+}
+
+/// A word that is not hot.
+struct ColdWord {
+    word: ShortWord,
+    hash: u64,
+    /// Its place among the words of the text.
+    number: usize,
+    /// Where it lies in the text.
+    bytes: Range<usize>,
 }
 
 /// Slots of hot words: 192 KB.
@@ -157,16 +168,19 @@ impl TermCache {
     /// Makes `numbers` those of the terms of `text`, in order.
     pub(super) fn number_terms(&mut self, text: &str, numbers: &mut Vec<u32>) {
         numbers.clear();
-        self.cold.clear();
         for_each_word(text, |word| {
             let number = match short_word(text, word) {
                 Some(short) => {
                     let hash = hash(short);
                     self.number_of_hot(short, hash).unwrap_or_else(|| {
                         self.short_words.fetch(hash);
-                        let start = word.as_ptr() as usize - text.as_ptr() as usize;
-                        self.cold
-                            .push((numbers.len(), hash, short, (start, start + word.len())));
+                        let start = place_in(text, word);
+                        self.cold.push(ColdWord {
+                            word: short,
+                            hash,
+                            number: numbers.len(),
+                            bytes: start..start + word.len(),
+                        });
                         STOP_WORD
                     })
                 }
@@ -212,11 +226,17 @@ impl TermCache {
 
     /// Fills in the numbers of the words that were not hot.
     fn number_cold(&mut self, text: &str, numbers: &mut [u32]) {
-        for at in 0..self.cold.len() {
-            let (place, hash, short, (start, end)) = self.cold[at];
-            numbers[place] = self.number_of_cold(short, hash, &text[start..end]);
+        let mut cold = std::mem::take(&mut self.cold);
+        for ColdWord {
+            word,
+            hash,
+            number,
+            bytes,
+        } in cold.drain(..)
+        {
+            numbers[number] = self.number_of_cold(word, hash, &text[bytes]);
         }
-        self.cold.clear();
+        self.cold = cold;
     }
 
     #[inline]
@@ -324,6 +344,12 @@ fn hash((first, last): ShortWord) -> u64 {
     (product as u64 ^ (product >> 64) as u64).wrapping_mul(MIX)
 }
 
+/// Where a word begins in the text that it lies in.
+#[inline(always)]
+fn place_in(text: &str, word: &str) -> usize {
+    word.as_ptr() as usize - text.as_ptr() as usize
+}
+
 /// The key of a word of up to 16 bytes, which lies in `text`.
 #[inline(always)]
 fn short_word(text: &str, word: &str) -> Option<ShortWord> {
@@ -332,7 +358,7 @@ fn short_word(text: &str, word: &str) -> Option<ShortWord> {
         return None;
     }
     // One load of 16 bytes, of which those behind the word are taken off; near the end of the text a copy.
-    let start = word.as_ptr() as usize - text.as_ptr() as usize;
+    let start = place_in(text, word);
     let bytes = match text.as_bytes().get(start..).and_then(<[u8]>::first_chunk) {
         Some(bytes) => *bytes,
         None => {

@@ -13,14 +13,14 @@
 
 use super::block::Block;
 use super::bytes::read_u32;
-use super::codec::{encode, list_bytes, read_varint, sub_tiles, write_varint};
+use super::codec::{MAX_SUB_TILES, SUB_TILE, encode, list_bytes, read_varint, sub_tiles, write_varint};
 use super::term_cache::{TermList, TermNumbers};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 /// Local ids have 16 bits.
-pub(super) const MAX_DOCUMENTS: u32 = 1 << 16;
+pub(super) const MAX_DOCUMENTS: u32 = (MAX_SUB_TILES * SUB_TILE) as u32;
 
 /// Entries for which a directory has one skip.
 const SKIP: u32 = 64;
@@ -220,6 +220,7 @@ pub(super) fn sorted_order(terms: &TermList) -> Vec<u32> {
 }
 
 /// Codes a directory, entry by entry.
+#[derive(Default)]
 pub(super) struct DirectoryWriter {
     sub_tiles: usize,
     skips: Vec<u8>,
@@ -234,11 +235,7 @@ impl DirectoryWriter {
     pub(super) fn new(sub_tiles: usize) -> Self {
         DirectoryWriter {
             sub_tiles,
-            skips: Vec::new(),
-            entries: Vec::new(),
-            count: 0,
-            last: 0,
-            lists: 0,
+            ..Self::default()
         }
     }
 
