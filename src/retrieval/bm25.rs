@@ -255,44 +255,46 @@ impl Bm25 {
 pub(super) struct CodeTable {
     bm25: Bm25,
     average: f64,
-    /// Codes of tf 1 to [`TABLE_TF`] (rows) and lengths below [`TABLE_LENGTHS`]; nearly every posting is one of them.
-    table: Vec<u16>,
+    /// The codes of each length below [`LENGTHS`]; nearly every posting has one of them.
+    rows: Vec<CodeRow>,
 }
 
-/// Those of which a posting's table has codes.
-const TABLE_TF: u32 = LONG_TF - 1;
-const TABLE_LENGTHS: u32 = 1024;
+/// The codes of the frequencies 1 to 15 in a document; the last is 0.
+pub(super) type CodeRow = [u16; LONG_TF as usize];
+
+/// Lengths whose codes are at hand.
+pub(super) const LENGTHS: u32 = 1024;
 
 impl CodeTable {
     /// The codes under `bm25` for a corpus with this mean length.
     pub(super) fn new(bm25: Bm25, average: f64) -> Self {
-        let table = (1..=TABLE_TF)
-            .flat_map(|tf| (0..TABLE_LENGTHS).map(move |length| compute_code(&bm25, tf, length, average)))
-            .collect();
-        CodeTable { bm25, average, table }
+        let mut codes = CodeTable {
+            bm25,
+            average,
+            rows: Vec::new(),
+        };
+        codes.rows = (0..LENGTHS).map(|length| codes.compute_row(length)).collect();
+        codes
     }
 
     /// The code of a term that occurs `tf` > 0 times in a document of `length` terms.
     #[inline]
     pub(super) fn code(&self, tf: u32, length: u32) -> u16 {
-        if tf <= TABLE_TF && length < TABLE_LENGTHS {
-            self.table[((tf - 1) * TABLE_LENGTHS + length) as usize]
-        } else {
-            compute_code(&self.bm25, tf, length, self.average)
-        }
+        compute_code(&self.bm25, tf, length, self.average)
     }
 
-    /// The codes of a term that occurs `tf` times, from 1 to [`TABLE_TF`], in documents of these lengths.
-    pub(super) fn fill(&self, tf: u32, lengths: &[u32], codes: &mut [u16]) {
-        let row: &[u16; TABLE_LENGTHS as usize] = self.table[((tf - 1) * TABLE_LENGTHS) as usize..]
-            .first_chunk()
-            .expect("a row for each frequency");
-        for (code, &length) in codes.iter_mut().zip(lengths) {
-            *code = match row.get(length as usize) {
-                Some(&code) => code,
-                None => self.code(tf, length),
-            };
+    /// The codes of each length below [`LENGTHS`].
+    pub(super) fn rows(&self) -> &[CodeRow] {
+        &self.rows
+    }
+
+    /// The codes in a document of `length` terms.
+    pub(super) fn compute_row(&self, length: u32) -> CodeRow {
+        let mut row = CodeRow::default();
+        for (code, tf) in row.iter_mut().zip(1..LONG_TF) {
+            *code = self.code(tf, length);
         }
+        row
     }
 }
 

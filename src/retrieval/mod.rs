@@ -8,9 +8,9 @@
 //!
 //! ```text
 //! texts --Analyzer--> terms --IndexBuilder, IndexWriter--> Index  = segments: vocabulary (df, cf), tiles of (local id, tf)
-//! Index + Bm25 + union of query terms -------> TileImage = lists as they lie in the index, tables of codes, dense code columns
+//! Index + Bm25 + union of query terms -------> SubTileImage = lists of (code, document), dense code columns
 //! query terms x idf -------------------------> WeightedQuery = (term, u16 weight), shift
-//! TileImage x WeightedQuery --Search---------> K hits each --Union--> documents with minimum rank
+//! SubTileImage x WeightedQuery --Search------> K hits each --Union--> documents with minimum rank
 //! ```
 //!
 //! The index holds counts alone, so k1, b, the variant, the kind of document length and stop words are chosen at query
@@ -36,12 +36,14 @@ mod bm25;
 mod build;
 mod bytes;
 mod codec;
+mod desks;
 mod engine;
 mod error;
 mod fetch;
 mod image;
 mod index;
 mod limits;
+mod lists;
 mod manifest;
 mod on_device;
 mod passages;

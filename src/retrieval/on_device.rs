@@ -1,20 +1,19 @@
 //! Search on a GPU: the op [`bm25`], whose lists are those of the loop on this machine.
 //!
 //! ```text
-//! images of a group of tiles --side by side--> shards of up to 32 sub-tiles: postings and columns go up once
-//! for each chunk of queries:                   spans, weights, thresholds up; scores, selection; the K best of the shard down
+//! images of sub-tiles --side by side--> shards of up to 32 sub-tiles: postings and columns go up once
+//! for each chunk of queries:            spans, weights, thresholds up; scores, selection; the K best of the shard down
 //! ```
 //!
 //! So an index may be larger than the device's memory. The best of a query so far stay on this machine; the K-th of them is
 //! the threshold for its next shard. Buffers grow with the largest shard that was seen.
 
-use std::ops::Range;
-
 use super::RetrievalError;
 use super::best::{Best, key};
-use super::bm25::WeightedQuery;
-use super::codec::{LONG, SUB_TILE, posting};
-use super::image::{Place, STRIPS, TileImage};
+use super::bm25::{CodeTable, WeightedQuery};
+use super::codec::SUB_TILE;
+use super::image::{Place, STRIPS, SubTileImage};
+use super::lists::SubTileLists;
 use crate::device::choice::DeviceChoice;
 use crate::device::open::Target;
 use crate::device::{Device, Program, Sizes};
@@ -57,8 +56,7 @@ struct Loaded {
 
 /// Images side by side, as the op's tensors hold them.
 struct Flat<'a> {
-    /// The image of each sub-tile and its number there.
-    sub_tiles: Vec<(&'a TileImage<'a>, usize)>,
+    sub_tiles: &'a [SubTileLists<'a>],
     postings: Vec<u32>,
     columns: Vec<u32>,
     terms: usize,
@@ -81,26 +79,18 @@ impl DeviceSearch {
         }))
     }
 
-    /// Takes the queries through the tiles, whose terms are so many.
+    /// Takes the queries through the sub-tiles; `uses` holds how many queries use each term.
     pub(super) fn search(
         &mut self,
-        images: &[TileImage],
-        terms: usize,
+        sub_tiles: &[SubTileLists],
+        uses: &[u32],
+        codes: &CodeTable,
         queries: &[WeightedQuery],
         best: &[Best],
         report: &(dyn Fn(usize) + Sync),
     ) -> Result<(), RetrievalError> {
-        let mut rest = images;
-        while !rest.is_empty() {
-            let mut sub_tiles = 0;
-            let fits = |image: &&TileImage| {
-                sub_tiles += image.sub_tiles();
-                sub_tiles <= SUB_TILES
-            };
-            let len = rest.iter().take_while(fits).count().max(1);
-            let (shard, tail) = rest.split_at(len);
-            rest = tail;
-            let flat = Flat::of(shard, terms);
+        for shard in sub_tiles.chunks(SUB_TILES) {
+            let flat = Flat::of(shard, uses, codes);
             let mut fresh = true;
             let (mut queries, mut best) = (queries, best);
             while !queries.is_empty() {
@@ -172,8 +162,7 @@ impl DeviceSearch {
         for (best, found) in best.iter().zip(found.chunks_exact(width)) {
             let found = found.chunks_exact(2).take_while(|place| place[0] != NONE);
             best.take(found.map(|place| {
-                let (image, sub_tile) = flat.sub_tiles[place[0] as usize / SUB_TILE];
-                let first = image.first_document() + (sub_tile * SUB_TILE) as u32;
+                let first = flat.sub_tiles[place[0] as usize / SUB_TILE].first_document;
                 key(first + place[0] % SUB_TILE as u32, place[1])
             }));
             best.raise();
@@ -201,32 +190,29 @@ impl DeviceSearch {
 }
 
 impl<'a> Flat<'a> {
-    fn of(images: &'a [TileImage<'a>], terms: usize) -> Flat<'a> {
+    fn of(sub_tiles: &'a [SubTileLists<'a>], uses: &[u32], codes: &CodeTable) -> Flat<'a> {
         let mut flat = Flat {
-            sub_tiles: Vec::new(),
+            sub_tiles,
             postings: Vec::new(),
             columns: Vec::new(),
-            terms,
+            terms: uses.len(),
             spans: Vec::new(),
         };
-        for image in images {
-            let columns = flat.columns.len();
-            for sub_tile in 0..image.sub_tiles() {
-                flat.sub_tiles.push((image, sub_tile));
-                for term in 0..terms as u32 {
-                    let span = match image.place(term, sub_tile) {
-                        Place::List(list, longs) => flat.push_list(image, sub_tile, list, longs),
-                        Place::Column(column) => {
-                            let start = (column * image.sub_tiles() + sub_tile) * SUB_TILE;
-                            [(columns + start / 2) as u32, COLUMN]
-                        }
-                    };
-                    flat.spans.push(span);
-                }
+        let mut image = SubTileImage::default();
+        for lists in sub_tiles {
+            image.fill(lists, uses, u64::MAX, codes);
+            let (postings, columns) = (flat.postings.len(), flat.columns.len());
+            flat.postings.extend_from_slice(image.all_postings());
+            for term in 0..uses.len() as u32 {
+                let span = match image.place(term) {
+                    Place::List(list) => [(postings + list.start) as u32, list.len() as u32],
+                    Place::Column(column) => [(columns + column * SUB_TILE / 2) as u32, COLUMN],
+                };
+                flat.spans.push(span);
             }
-            // The op has a column's codes of the tile one after another.
+            // The op has a column's codes one after another.
             for column in 0..image.column_count() {
-                for strip in 0..image.sub_tiles() * STRIPS {
+                for strip in 0..STRIPS {
                     let pairs = image.codes(strip, column).as_chunks::<2>().0;
                     let words = pairs.iter().map(|&[low, high]| u32::from(low) | u32::from(high) << 16);
                     flat.columns.extend(words);
@@ -234,18 +220,6 @@ impl<'a> Flat<'a> {
             }
         }
         flat
-    }
-
-    /// Appends the postings of a list with their codes. Returns where they begin and how many they are.
-    fn push_list(&mut self, image: &TileImage, sub_tile: usize, list: Range<usize>, longs: Range<usize>) -> [u32; 2] {
-        let (start, table) = (self.postings.len(), image.table(sub_tile));
-        let short = image.postings(list).iter().map(|&bytes| posting(bytes));
-        let coded = short
-            .filter(|&posting| posting < LONG)
-            .map(|posting| u32::from(table[usize::from(posting)]) << 16 | u32::from(posting % SUB_TILE as u16));
-        self.postings.extend(coded);
-        self.postings.extend(image.longs(longs));
-        [start as u32, (self.postings.len() - start) as u32]
     }
 }
 

@@ -3,7 +3,7 @@
 //! Accumulators are `[u32; SUB_TILE]` for each query, 16 KB: one fits the L1 cache, all of them half of the L2 cache.
 //!
 //! ```text
-//! for each query    lists     scores[d] += (w c + h) >> s, c = table[posting]   one document after another
+//! for each query    lists     scores[d] += (w c + h) >> s                        one document after another
 //! for each strip of 256 documents, each query:
 //!                   needs     what the columns must add to pass the threshold   16 bits, rounded down
 //!                   bounds    what they can add: sums of w c >> 16, + 1 each    16 bits, 16 documents in a register
@@ -19,9 +19,9 @@ use std::ops::Range;
 
 use super::best::{Best, key};
 use super::bm25::WeightedQuery;
-use super::codec::{SUB_TILE, posting};
+use super::codec::SUB_TILE;
 use super::fetch::fetch;
-use super::image::{Place, STRIP, STRIPS, TileImage};
+use super::image::{Place, STRIP, STRIPS, SubTileImage};
 
 /// Queries that are scored together, at most: their accumulators are 256 KB.
 pub(super) const MAX_QUERIES: usize = 16;
@@ -43,10 +43,10 @@ struct Accumulator {
     scores: [u32; SUB_TILE],
     /// (postings, weight) of the query's lists.
     lists: Vec<(Range<usize>, u32)>,
-    /// The same of those postings that have long frequencies.
-    longs: Vec<(Range<usize>, u32)>,
     columns: Vec<Column>,
     bound: Bound,
+    /// Keys of a strip that come in.
+    found: [u64; STRIP],
 }
 
 /// A column of a query.
@@ -109,9 +109,9 @@ impl Accumulators {
         let accumulator = || Accumulator {
             scores: [0; SUB_TILE],
             lists: Vec::new(),
-            longs: Vec::new(),
             columns: Vec::new(),
             bound: Bound::default(),
+            found: [0; STRIP],
         };
         Accumulators(std::iter::repeat_with(accumulator).take(MAX_QUERIES).collect())
     }
@@ -123,8 +123,7 @@ impl Accumulators {
 /// The queries' terms are numbered as in the image. The code for the processor at hand is chosen here; all versions are
 /// the same function, compiled for other vectors.
 pub(super) fn score_sub_tile(
-    image: &TileImage,
-    sub_tile: usize,
+    image: &SubTileImage,
     queries: &[WeightedQuery],
     accumulators: &mut Accumulators,
     best: &[Best],
@@ -137,55 +136,37 @@ pub(super) fn score_sub_tile(
             && is_x86_feature_detected!("bmi2")
         {
             // SAFETY: the only requirement is that the processor has these four features, which was just detected.
-            unsafe { score_with_avx512(image, sub_tile, queries, accumulators, best) };
+            unsafe { score_with_avx512(image, queries, accumulators, best) };
             return;
         }
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2") {
             // SAFETY: the only requirement is that the processor has these two features, which was just detected.
-            unsafe { score_with_avx2(image, sub_tile, queries, accumulators, best) };
+            unsafe { score_with_avx2(image, queries, accumulators, best) };
             return;
         }
     }
-    score(image, sub_tile, queries, accumulators, best);
+    score(image, queries, accumulators, best);
 }
 
 /// [`score`], compiled for processors with AVX-512.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2")]
-fn score_with_avx512(
-    image: &TileImage,
-    sub_tile: usize,
-    queries: &[WeightedQuery],
-    accumulators: &mut Accumulators,
-    best: &[Best],
-) {
-    score(image, sub_tile, queries, accumulators, best);
+fn score_with_avx512(image: &SubTileImage, queries: &[WeightedQuery], accumulators: &mut Accumulators, best: &[Best]) {
+    score(image, queries, accumulators, best);
 }
 
 /// [`score`], compiled for processors with AVX2.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,bmi2")]
-fn score_with_avx2(
-    image: &TileImage,
-    sub_tile: usize,
-    queries: &[WeightedQuery],
-    accumulators: &mut Accumulators,
-    best: &[Best],
-) {
-    score(image, sub_tile, queries, accumulators, best);
+fn score_with_avx2(image: &SubTileImage, queries: &[WeightedQuery], accumulators: &mut Accumulators, best: &[Best]) {
+    score(image, queries, accumulators, best);
 }
 
 #[inline(always)]
-fn score(
-    image: &TileImage,
-    sub_tile: usize,
-    queries: &[WeightedQuery],
-    accumulators: &mut Accumulators,
-    best: &[Best],
-) {
+fn score(image: &SubTileImage, queries: &[WeightedQuery], accumulators: &mut Accumulators, best: &[Best]) {
     let accumulators = &mut accumulators.0[..queries.len()];
     for (query, accumulator) in queries.iter().zip(&mut *accumulators) {
-        find_places(image, sub_tile, query, accumulator);
+        find_places(image, query, accumulator);
     }
     for (at, query) in queries.iter().enumerate() {
         if let Some(next) = accumulators.get(at + 1) {
@@ -193,48 +174,33 @@ fn score(
                 .iter()
                 .for_each(|(list, _)| fetch(image.postings(list.clone())));
         }
-        add_lists(image, sub_tile, query, &mut accumulators[at]);
+        add_lists(image, query, &mut accumulators[at]);
     }
     for strip in 0..STRIPS {
-        let in_tile = sub_tile * STRIPS + strip;
-        let mut ahead = image.strip(in_tile + 1);
-        let share = ahead.len().div_ceil(queries.len());
-        let each = queries.iter().zip(&mut *accumulators).zip(best);
-        for ((query, accumulator), best) in each {
-            let (now, later) = ahead.split_at(share.min(ahead.len()));
-            fetch(now);
-            ahead = later;
-            add_columns(image, in_tile, query, accumulator, best);
+        for ((query, accumulator), best) in queries.iter().zip(&mut *accumulators).zip(best) {
+            add_columns(image, strip, query, accumulator, best);
         }
     }
 }
 
 /// Where the query's terms lie.
 #[inline(always)]
-fn find_places(image: &TileImage, sub_tile: usize, query: &WeightedQuery, accumulator: &mut Accumulator) {
+fn find_places(image: &SubTileImage, query: &WeightedQuery, accumulator: &mut Accumulator) {
     let Accumulator {
-        lists,
-        longs,
-        columns,
-        bound,
-        ..
+        lists, columns, bound, ..
     } = accumulator;
     columns.clear();
     lists.clear();
-    longs.clear();
     for &(term, weight) in &query.terms {
-        match image.place(term, sub_tile) {
+        match image.place(term) {
             Place::Column(number) => columns.push(Column {
                 number,
                 weight,
                 reduced: [0; LANES],
             }),
-            Place::List(list, long) => {
+            Place::List(list) => {
                 if !list.is_empty() {
                     lists.push((list, weight));
-                }
-                if !long.is_empty() {
-                    longs.push((long, weight));
                 }
             }
         }
@@ -244,17 +210,13 @@ fn find_places(image: &TileImage, sub_tile: usize, query: &WeightedQuery, accumu
 
 /// The scores by the lists alone.
 #[inline(always)]
-fn add_lists(image: &TileImage, sub_tile: usize, query: &WeightedQuery, accumulator: &mut Accumulator) {
+fn add_lists(image: &SubTileImage, query: &WeightedQuery, accumulator: &mut Accumulator) {
     let (half, shift) = (query.half(), query.shift);
-    let Accumulator {
-        scores, lists, longs, ..
-    } = accumulator;
-    let table = image.table(sub_tile);
+    let Accumulator { scores, lists, .. } = accumulator;
     scores.fill(0);
     for &mut (ref range, weight) in lists {
-        let mut add = |bytes: [u8; 2]| {
-            let posting = usize::from(posting(bytes));
-            scores[posting % SUB_TILE] += (weight * u32::from(table[posting]) + half) >> shift;
+        let mut add = |posting: u32| {
+            scores[posting as usize % SUB_TILE] += (weight * (posting >> 16) + half) >> shift;
         };
         let (fours, rest) = image.postings(range.clone()).as_chunks::<4>();
         for &[a, b, c, d] in fours {
@@ -265,23 +227,21 @@ fn add_lists(image: &TileImage, sub_tile: usize, query: &WeightedQuery, accumula
         }
         rest.iter().copied().for_each(add);
     }
-    for (range, weight) in longs {
-        for long in image.longs(range.clone()) {
-            scores[long as usize % SUB_TILE] += (*weight * (long >> 16) + half) >> shift;
-        }
-    }
 }
 
-/// Takes in the best of a strip of the sub-tile, whose number is `in_tile` in the tile.
+/// Takes in the best of a strip of the sub-tile.
 #[inline(always)]
-fn add_columns(image: &TileImage, in_tile: usize, query: &WeightedQuery, accumulator: &mut Accumulator, best: &Best) {
+fn add_columns(image: &SubTileImage, strip: usize, query: &WeightedQuery, accumulator: &mut Accumulator, best: &Best) {
     let (half, shift) = (query.half(), query.shift);
     let Accumulator {
-        scores, columns, bound, ..
+        scores,
+        columns,
+        bound,
+        found,
+        ..
     } = accumulator;
     let threshold = best.threshold();
-    let parts = scores[in_tile % STRIPS * STRIP..][..STRIP].as_chunks::<PART>().0;
-    let mut found = [0; STRIP];
+    let parts = scores[strip * STRIP..][..STRIP].as_chunks::<PART>().0;
     let mut len = 0;
     for (part, scores) in parts.iter().enumerate() {
         // More than a score in half units is no more than its next integer.
@@ -293,7 +253,7 @@ fn add_columns(image: &TileImage, in_tile: usize, query: &WeightedQuery, accumul
         }
         let mut bounds = [[0_u16; LANES]; PART / LANES];
         for column in &*columns {
-            let codes = &image.codes(in_tile, column.number).as_chunks::<PART>().0[part];
+            let codes = &image.codes(strip, column.number).as_chunks::<PART>().0[part];
             for (bounds, codes) in bounds.iter_mut().zip(codes.as_chunks::<LANES>().0) {
                 for ((bound, &code), &weight) in bounds.iter_mut().zip(codes).zip(&column.reduced) {
                     let product = (u32::from(code) * u32::from(weight)) >> 16;
@@ -312,13 +272,13 @@ fn add_columns(image: &TileImage, in_tile: usize, query: &WeightedQuery, accumul
             let mut sums = scores.as_chunks::<GROUP>().0[group];
             let group = part * (PART / GROUP) + group;
             for column in &*columns {
-                let codes = &image.codes(in_tile, column.number).as_chunks::<GROUP>().0[group];
+                let codes = &image.codes(strip, column.number).as_chunks::<GROUP>().0[group];
                 for (sum, &code) in sums.iter_mut().zip(codes) {
                     *sum += (column.weight * u32::from(code) + half) >> shift;
                 }
             }
             // Every key is written, and only those that pass advance the end: no branch to mispredict.
-            let first = image.first_document() + (in_tile * STRIP + group * GROUP) as u32;
+            let first = image.first_document() + (strip * STRIP + group * GROUP) as u32;
             for (document, &sum) in (first..).zip(&sums) {
                 found[len] = key(document, sum);
                 len += usize::from(sum > threshold);
@@ -344,6 +304,7 @@ fn reaches(bounds: &[u16; GROUP], needs: &[u16; GROUP]) -> bool {
 mod tests {
     use super::*;
     use crate::retrieval::bm25::{Bm25, CodeTable};
+    use crate::retrieval::lists::TileLists;
     use crate::retrieval::query::Prepared;
     use crate::retrieval::{Analyzer, Hit, IndexBuilder, Query, StopWords};
     use crate::rng::{Stream, purpose};
@@ -377,21 +338,28 @@ mod tests {
         let texts = [words.collect::<String>() + "q12 q900", "w0 w39 w39".to_owned()];
         let prepared = Prepared::new(&index, &texts, Query::Text, &StopWords::default(), &bm25).unwrap();
         let tile = index.tile(index.tiles()[0]).unwrap();
-        let image = |uses| {
-            let mut image = TileImage::default();
+        let mut lists = TileLists::default();
+        lists
+            .fill(&tile, 0, &prepared.of_segment[0], prepared.terms, &codes)
+            .unwrap();
+        let images = |uses| -> Vec<SubTileImage> {
             let uses = vec![uses; prepared.terms];
-            image.fill(&tile, 0, &prepared.of_segment[0], &uses, &codes).unwrap();
-            image
+            let image = |number| {
+                let mut image = SubTileImage::default();
+                image.fill(&lists.sub_tile(number), &uses, u64::MAX, &codes);
+                image
+            };
+            (0..lists.sub_tiles()).map(image).collect()
         };
-        let (lists, columns) = (image(0), image(9));
-        assert_eq!(lists.column_count(), 0);
-        assert!((25..40).contains(&columns.column_count()));
+        let (by_lists, by_columns) = (images(0), images(9));
+        assert!(by_lists.iter().all(|image| image.column_count() == 0));
+        assert!(by_columns.iter().all(|image| (25..40).contains(&image.column_count())));
 
-        type Version = fn(&TileImage, usize, &[WeightedQuery], &mut Accumulators, &[Best]);
-        let hits = |version: Version, image: &TileImage, k| -> Vec<Vec<Hit>> {
+        type Version = fn(&SubTileImage, &[WeightedQuery], &mut Accumulators, &[Best]);
+        let hits = |version: Version, images: &[SubTileImage], k| -> Vec<Vec<Hit>> {
             let (mut accumulators, best) = (Accumulators::new(), [(); 2].map(|()| Best::new(k, DOCUMENTS)));
-            for sub_tile in 0..image.sub_tiles() {
-                version(image, sub_tile, &prepared.queries, &mut accumulators, &best);
+            for image in images {
+                version(image, &prepared.queries, &mut accumulators, &best);
             }
             best.into_iter().map(Best::into_hits).collect()
         };
@@ -399,13 +367,13 @@ mod tests {
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2") {
             // SAFETY: the two features were just detected.
-            versions.push(|i, s, q, a, b| unsafe { score_with_avx2(i, s, q, a, b) });
+            versions.push(|i, q, a, b| unsafe { score_with_avx2(i, q, a, b) });
         }
         for k in [1, 40, 3000, DOCUMENTS] {
-            let expected = hits(score, &lists, k);
+            let expected = hits(score, &by_lists, k);
             assert!(expected[0].len() >= k.min(19_000));
             for &version in &versions {
-                assert!(hits(version, &columns, k) == expected, "k = {k}");
+                assert!(hits(version, &by_columns, k) == expected, "k = {k}");
             }
         }
     }

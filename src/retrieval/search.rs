@@ -3,27 +3,28 @@
 //! ```text
 //! analyze queries -> weighted queries; the union of their terms
 //! for each pass of queries (buffers of 2 K keys each, within three eighths of the memory):
-//!     for each group of tiles (one a thread, images within three eighths of the memory):
-//!         in parallel over tiles:                                          execution images for the union
-//!         in parallel over sub-tiles and, within them, chunks of queries:  score the chunk's queries, keep the best
+//!     for each group of tiles (their pages and places of lists within a quarter of the memory):
+//!         in parallel over tiles:              find the lists of the union
+//!         in parallel over sub-tiles (desks):  execution image for the union; chunk after chunk of queries: score, keep the best
 //!     sort what was kept, hand it on
 //! ```
 //!
-//! All threads are at the same few sub-tiles at a time, whose postings stay in the caches while one chunk of queries
-//! after another uses them. The pages of a group's tiles are given back when it is done.
+//! A sub-tile's image, within a quarter of the memory with those of the other threads, stays in the caches of the
+//! processor that made it while one chunk of queries after another uses it. The pages of a group's tiles are given back
+//! when it is done.
 
 use rayon::prelude::*;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::best::{Best, buffer_len};
 use super::bm25::{Bm25, CodeTable, WeightedQuery};
 use super::codec::sub_tiles;
-use super::image::TileImage;
+use super::desks::score;
 use super::index::{Index, TileRef};
 use super::limits::DEFAULT_MEMORY;
+use super::lists::{SubTileLists, TileLists};
 use super::on_device::DeviceSearch;
 use super::query::{Prepared, Query, StopWords};
-use super::scoring::{Accumulators, MAX_QUERIES, score_sub_tile};
 use super::{Progress, RetrievalError};
 use crate::device::choice::DeviceChoice;
 
@@ -231,82 +232,50 @@ impl<'a> Search<'a> {
         for &(term, _) in queries.iter().flat_map(|query| &query.terms) {
             uses[term as usize] += 1;
         }
-        let mut images: Vec<TileImage> = Vec::new();
-        // A device takes as much at a time as it can get.
-        let at_most = match &device {
-            Some(_) => usize::MAX,
-            None => rayon::current_num_threads(),
-        };
-        for group in self.tile_groups(at_most) {
-            images.resize_with(group.len().max(images.len()), TileImage::default);
-            let images = &mut images[..group.len()];
-            let filled = images.par_iter_mut().zip(group);
-            filled.try_for_each(|(image, &tile)| self.fill(image, tile, &uses))?;
+        let mut lists: Vec<TileLists> = Vec::new();
+        for group in self.tile_groups() {
+            lists.resize_with(group.len().max(lists.len()), TileLists::default);
+            let lists = &mut lists[..group.len()];
+            let filled = lists.par_iter_mut().zip(group);
+            filled.try_for_each(|(lists, &tile)| self.fill(lists, tile))?;
+            let sub_tiles: Vec<SubTileLists> = lists
+                .iter()
+                .flat_map(|lists| (0..lists.sub_tiles()).map(|number| lists.sub_tile(number)))
+                .collect();
             match &mut device {
-                Some(device) => device.search(images, self.prepared.terms, queries, &best, report)?,
-                None => score(images, queries, &best, report),
+                Some(device) => device.search(&sub_tiles, &uses, &self.codes, queries, &best, report)?,
+                None => score(&sub_tiles, &uses, &self.codes, self.memory / 4, queries, &best, report),
             }
             group.iter().for_each(|&tile| self.index.release(tile));
         }
         Ok(best.into_par_iter().map(Best::into_hits).collect())
     }
 
-    /// Makes the execution image of a tile.
-    fn fill(&self, image: &mut TileImage<'a>, tile: TileRef, uses: &[u32]) -> Result<(), RetrievalError> {
+    /// Finds the lists of a tile.
+    fn fill(&self, lists: &mut TileLists<'a>, tile: TileRef) -> Result<(), RetrievalError> {
         let data = self.index.tile(tile)?;
-        image.fill(
+        lists.fill(
             &data,
             tile.first_document,
             &self.prepared.of_segment[tile.segment],
-            uses,
+            self.prepared.terms,
             &self.codes,
         )
     }
 
-    /// The tiles in runs of at most so many, whose images fit the memory.
-    fn tile_groups(&self, at_most: usize) -> impl Iterator<Item = &[TileRef]> {
+    /// The tiles in runs that fit the memory.
+    fn tile_groups(&self) -> impl Iterator<Item = &[TileRef]> {
         let mut rest = self.index.tiles();
         std::iter::from_fn(move || {
             let mut bytes = 0;
             let fits = |tile: &&TileRef| {
-                bytes += TileImage::bytes(tile.postings, tile.documents, self.prepared.terms);
-                bytes <= self.memory * 3 / 8
+                bytes += TileLists::bytes(tile.postings, tile.documents, self.prepared.terms);
+                bytes <= self.memory / 4
             };
-            let len = rest
-                .iter()
-                .take(at_most)
-                .take_while(fits)
-                .count()
-                .max(1)
-                .min(rest.len());
+            let len = rest.iter().take_while(fits).count().max(1).min(rest.len());
             let (group, tail) = rest.split_at(len);
             rest = tail;
             (!group.is_empty()).then_some(group)
         })
     }
-}
-
-/// Takes the queries through the tiles of a group on all threads.
-fn score(images: &[TileImage], queries: &[WeightedQuery], best: &[Best], report: &(dyn Fn(usize) + Sync)) {
-    let sub_tiles: Vec<(&TileImage, usize)> = images
-        .iter()
-        .flat_map(|image| (0..image.sub_tiles()).map(move |sub_tile| (image, sub_tile)))
-        .collect();
-    let chunks = queries.len().div_ceil(MAX_QUERIES);
-    let next = AtomicUsize::new(0);
-    // Taken in order by whoever is free: that keeps the threads near each other.
-    rayon::broadcast(|_| {
-        let mut accumulators = Accumulators::new();
-        loop {
-            let turn = next.fetch_add(1, Ordering::Relaxed);
-            let Some(&(image, sub_tile)) = turn.checked_div(chunks).and_then(|place| sub_tiles.get(place)) else {
-                break;
-            };
-            let start = turn % chunks * MAX_QUERIES;
-            let chunk = start..queries.len().min(start + MAX_QUERIES);
-            let (queries, best) = (&queries[chunk.clone()], &best[chunk]);
-            score_sub_tile(image, sub_tile, queries, &mut accumulators, best);
-            report(queries.len());
-        }
-    });
 }
