@@ -16,57 +16,103 @@ use super::scoring::{Accumulators, MAX_QUERIES, score_sub_tile};
 /// The work of a thread.
 struct Desk {
     image: RwLock<SubTileImage>,
+    /// Its number in the group.
+    sub_tile: AtomicUsize,
     /// Where the queries begin that are not yet taken through the image.
     queries: AtomicUsize,
 }
 
-/// Takes the queries through the sub-tiles and keeps the best of each. `uses` holds how many queries use each term; images
-/// have about `memory` bytes together. `report` is told of scored pairs of query and sub-tile.
-pub(super) fn score(
-    sub_tiles: &[SubTileLists],
-    uses: &[u32],
-    codes: &CodeTable,
-    memory: u64,
-    queries: &[WeightedQuery],
-    best: &[Best],
-    report: &(dyn Fn(usize) + Sync),
-) {
-    let largest = sub_tiles.iter().map(SubTileImage::bytes_without_columns).max();
-    let largest = largest.unwrap_or(0).max(1);
-    let threads = (memory / largest).clamp(1, rayon::current_num_threads() as u64);
-    let for_columns = (memory / threads).saturating_sub(largest);
-    let desk = || Desk {
-        image: RwLock::default(),
-        queries: AtomicUsize::new(queries.len()),
-    };
-    let desks: Vec<Desk> = std::iter::repeat_with(desk).take(threads as usize).collect();
-    let next = AtomicUsize::new(0);
-    rayon::broadcast(|thread| {
-        let mut accumulators = Accumulators::new();
-        let mut work_at = |desk: &Desk| {
-            let image = desk.image.read().unwrap_or_else(PoisonError::into_inner);
-            loop {
-                let start = desk.queries.fetch_add(MAX_QUERIES, Ordering::Relaxed);
-                if start >= queries.len() {
-                    break;
-                }
-                let chunk = start..queries.len().min(start + MAX_QUERIES);
-                let (queries, best) = (&queries[chunk.clone()], &best[chunk]);
-                score_sub_tile(&image, queries, &mut accumulators, best);
-                report(queries.len());
-            }
+/// How far a search has come.
+pub(super) struct Way {
+    /// Sub-tiles of the groups before this one. The groups are a fair sample of the documents, whichever come first.
+    pub(super) done: usize,
+    /// So many of the group's sub-tiles are a fair sample of the group, whichever of these come first.
+    pub(super) fair: usize,
+    /// Sub-tiles of all groups.
+    pub(super) all: usize,
+    /// Whether thresholds may be guessed.
+    pub(super) guesses: bool,
+}
+
+impl Way {
+    /// The share of the documents that has come with this sub-tile of the group, where that is worth a guess: after four
+    /// sub-tiles, and each time that they are twice as many, as long as they are a fair sample.
+    fn share(&self, sub_tile: usize) -> Option<f64> {
+        let come = self.done + sub_tile + 1;
+        let fair = sub_tile < self.fair || self.done > 0;
+        (self.guesses && fair && come >= 4 && come.is_power_of_two()).then_some(come as f64 / self.all as f64)
+    }
+}
+
+/// What goes through sub-tiles.
+pub(super) struct Desks<'p> {
+    pub(super) queries: &'p [WeightedQuery],
+    /// The best of each query.
+    pub(super) best: &'p [Best],
+    /// How many queries use each term.
+    pub(super) uses: &'p [u32],
+    pub(super) codes: &'p CodeTable,
+    /// About the bytes that images have together.
+    pub(super) memory: u64,
+    /// Is told of scored pairs of query and sub-tile.
+    pub(super) report: &'p (dyn Fn(usize) + Sync),
+}
+
+impl Desks<'_> {
+    /// Takes the queries through the sub-tiles of a group.
+    pub(super) fn score(&self, sub_tiles: &[SubTileLists], way: &Way) {
+        let &Desks {
+            queries,
+            best,
+            uses,
+            codes,
+            memory,
+            report,
+        } = self;
+        let largest = sub_tiles.iter().map(SubTileImage::bytes_without_columns).max();
+        let largest = largest.unwrap_or(0).max(1);
+        let threads = (memory / largest).clamp(1, rayon::current_num_threads() as u64);
+        let for_columns = (memory / threads).saturating_sub(largest);
+        let desk = || Desk {
+            image: RwLock::default(),
+            sub_tile: AtomicUsize::new(0),
+            queries: AtomicUsize::new(queries.len()),
         };
-        while let Some(own) = desks.get(thread.index()) {
-            // Taken with the image locked: who finds none left waits at this desk until its image is made.
-            let mut image = own.image.write().unwrap_or_else(PoisonError::into_inner);
-            let Some(lists) = sub_tiles.get(next.fetch_add(1, Ordering::Relaxed)) else {
-                break;
+        let desks: Vec<Desk> = std::iter::repeat_with(desk).take(threads as usize).collect();
+        let next = AtomicUsize::new(0);
+        rayon::broadcast(|thread| {
+            let mut accumulators = Accumulators::new();
+            let mut work_at = |desk: &Desk| {
+                let image = desk.image.read().unwrap_or_else(PoisonError::into_inner);
+                let share = way.share(desk.sub_tile.load(Ordering::Relaxed));
+                loop {
+                    let start = desk.queries.fetch_add(MAX_QUERIES, Ordering::Relaxed);
+                    if start >= queries.len() {
+                        break;
+                    }
+                    let chunk = start..queries.len().min(start + MAX_QUERIES);
+                    let (queries, best) = (&queries[chunk.clone()], &best[chunk]);
+                    score_sub_tile(&image, queries, &mut accumulators, best);
+                    if let Some(share) = share {
+                        best.iter().for_each(|best| best.guess(share));
+                    }
+                    report(queries.len());
+                }
             };
-            image.fill(lists, uses, for_columns, codes);
-            own.queries.store(0, Ordering::Relaxed);
-            drop(image);
-            work_at(own);
-        }
-        desks.iter().for_each(work_at);
-    });
+            while let Some(own) = desks.get(thread.index()) {
+                // Taken with the image locked: who finds none left waits at this desk until its image is made.
+                let mut image = own.image.write().unwrap_or_else(PoisonError::into_inner);
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                let Some(lists) = sub_tiles.get(number) else {
+                    break;
+                };
+                own.sub_tile.store(number, Ordering::Relaxed);
+                image.fill(lists, uses, for_columns, codes);
+                own.queries.store(0, Ordering::Relaxed);
+                drop(image);
+                work_at(own);
+            }
+            desks.iter().for_each(work_at);
+        });
+    }
 }

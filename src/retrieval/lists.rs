@@ -26,6 +26,7 @@ pub(super) struct TileLists<'a> {
 }
 
 /// What the terms of a set have in a sub-tile; they are numbered by their place in the set.
+#[derive(Clone, Copy)]
 pub(super) struct SubTileLists<'a> {
     /// The ordinal of the sub-tile's first document.
     pub(super) first_document: u32,

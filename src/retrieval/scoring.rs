@@ -361,7 +361,7 @@ mod tests {
             for image in images {
                 version(image, &prepared.queries, &mut accumulators, &best);
             }
-            best.into_iter().map(Best::into_hits).collect()
+            best.into_iter().map(|best| best.into_hits().unwrap()).collect()
         };
         let mut versions: Vec<Version> = vec![score, score_sub_tile];
         #[cfg(target_arch = "x86_64")]

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::best::{Best, buffer_len};
 use super::bm25::{Bm25, CodeTable, WeightedQuery};
 use super::codec::sub_tiles;
-use super::desks::score;
+use super::desks::{Desks, Way};
 use super::index::{Index, TileRef};
 use super::limits::DEFAULT_MEMORY;
 use super::lists::{SubTileLists, TileLists};
@@ -212,20 +212,34 @@ impl<'a> Search<'a> {
         let per_pass = usize::try_from(self.memory * 3 / 8).unwrap_or(usize::MAX) / per_query;
         let mut device = DeviceSearch::new(self.device, self.k)?;
         for queries in queries.chunks(per_pass.max(1)) {
-            for hits in self.pass(queries, device.as_mut(), &report)? {
-                consume(hits)?;
+            let found = self.pass(queries, device.as_mut(), true, &report)?;
+            let missed: Vec<WeightedQuery> = queries
+                .iter()
+                .zip(&found)
+                .filter(|(_, hits)| hits.is_none())
+                .map(|(query, _)| query.clone())
+                .collect();
+            let again = match missed.is_empty() {
+                true => Vec::new(),
+                false => self.pass(&missed, device.as_mut(), false, &|_| ())?,
+            };
+            let mut again = again.into_iter().flatten();
+            for hits in found {
+                let hits = hits.or_else(|| again.next());
+                consume(hits.expect("without guesses every query has its hits"))?;
             }
         }
         Ok(())
     }
 
-    /// The hits of some of the queries.
+    /// The hits of some of the queries; `None` for those whose threshold was guessed too high.
     fn pass(
         &self,
         queries: &[WeightedQuery],
         mut device: Option<&mut DeviceSearch>,
+        guesses: bool,
         report: &(dyn Fn(usize) + Sync),
-    ) -> Result<Vec<Vec<Hit>>, RetrievalError> {
+    ) -> Result<Vec<Option<Vec<Hit>>>, RetrievalError> {
         let documents = self.index.documents() as usize;
         let best: Vec<Best> = queries.iter().map(|_| Best::new(self.k, documents)).collect();
         let mut uses = vec![0; self.prepared.terms];
@@ -233,7 +247,22 @@ impl<'a> Search<'a> {
             uses[term as usize] += 1;
         }
         let mut lists: Vec<TileLists> = Vec::new();
-        for group in self.tile_groups() {
+        let desks = Desks {
+            queries,
+            best: &best,
+            uses: &uses,
+            codes: &self.codes,
+            memory: self.memory / 4,
+            report,
+        };
+        let tiles = spread(self.index.tiles());
+        let mut way = Way {
+            done: 0,
+            fair: 0,
+            all: tiles.iter().map(|tile| sub_tiles(tile.documents)).sum(),
+            guesses,
+        };
+        for group in self.tile_groups(&tiles) {
             lists.resize_with(group.len().max(lists.len()), TileLists::default);
             let lists = &mut lists[..group.len()];
             let filled = lists.par_iter_mut().zip(group);
@@ -242,10 +271,13 @@ impl<'a> Search<'a> {
                 .iter()
                 .flat_map(|lists| (0..lists.sub_tiles()).map(|number| lists.sub_tile(number)))
                 .collect();
+            let (sub_tiles, fair) = fair_sample_first(&sub_tiles);
+            way.fair = fair;
             match &mut device {
                 Some(device) => device.search(&sub_tiles, &uses, &self.codes, queries, &best, report)?,
-                None => score(&sub_tiles, &uses, &self.codes, self.memory / 4, queries, &best, report),
+                None => desks.score(&sub_tiles, &way),
             }
+            way.done += sub_tiles.len();
             group.iter().for_each(|&tile| self.index.release(tile));
         }
         Ok(best.into_par_iter().map(Best::into_hits).collect())
@@ -264,8 +296,8 @@ impl<'a> Search<'a> {
     }
 
     /// The tiles in runs that fit the memory.
-    fn tile_groups(&self) -> impl Iterator<Item = &[TileRef]> {
-        let mut rest = self.index.tiles();
+    fn tile_groups<'t>(&self, tiles: &'t [TileRef]) -> impl Iterator<Item = &'t [TileRef]> {
+        let mut rest = tiles;
         std::iter::from_fn(move || {
             let mut bytes = 0;
             let fits = |tile: &&TileRef| {
@@ -277,5 +309,74 @@ impl<'a> Search<'a> {
             rest = tail;
             (!group.is_empty()).then_some(group)
         })
+    }
+}
+
+/// Every fourth first, in an order in which every beginning is spread over the whole; then the others as they are. Returns
+/// how many the first are, too.
+fn fair_sample_first<T: Copy>(values: &[T]) -> (Vec<T>, usize) {
+    let first: Vec<T> = values.iter().copied().step_by(4).collect();
+    let others = values.iter().copied().enumerate();
+    let others = others.filter(|(place, _)| place % 4 != 0).map(|(_, value)| value);
+    (spread(&first).into_iter().chain(others).collect(), first.len())
+}
+
+/// The same in an order in which every beginning is spread over the whole: with steps of about 0.618 of the length.
+fn spread<T: Copy>(values: &[T]) -> Vec<T> {
+    let len = values.len();
+    let mut step = (len as f64 * 0.618) as usize;
+    while step > 1 && !coprime(step, len) {
+        step -= 1;
+    }
+    (0..len).map(|place| values[place * step.max(1) % len]).collect()
+}
+
+fn coprime(a: usize, b: usize) -> bool {
+    if b == 0 { a == 1 } else { coprime(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::retrieval::codec::SUB_TILE;
+    use crate::retrieval::{Analyzer, IndexBuilder};
+
+    #[test]
+    fn a_threshold_that_was_guessed_too_high_costs_a_pass_and_no_hit() {
+        const TILES: usize = 8;
+        const OF_TILE: usize = 4;
+        let sub_tiles_of = |tile: usize| (0..OF_TILE).map(move |number| tile * OF_TILE + number);
+        let tiles: Vec<usize> = (0..TILES).collect();
+        let sub_tiles: Vec<usize> = spread(&tiles).into_iter().flat_map(sub_tiles_of).collect();
+        let (order, fair) = fair_sample_first(&sub_tiles);
+        assert_eq!(fair, 8);
+        let mut sorted = order.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, (0..TILES * OF_TILE).collect::<Vec<_>>());
+
+        // One word is in documents of the first four sub-tiles only, the other one is everywhere.
+        let text = |document: usize| {
+            let often = 1 + document / 16 % 3;
+            let early = document.is_multiple_of(16) && order[..4].contains(&(document / SUB_TILE));
+            let word = if early { "early " } else { "ever " };
+            word.repeat(often) + &"more ".repeat(document % 11)
+        };
+        let documents = order.len() * SUB_TILE;
+        let mut builder = IndexBuilder::new(Analyzer::Standard, (OF_TILE * SUB_TILE) as u32).unwrap();
+        let texts: Vec<String> = (0..documents).map(text).collect();
+        builder.add(&texts, &|_, _| ()).unwrap();
+        let index = builder.finish().unwrap();
+
+        let queries = ["early", "ever"];
+        let search = |k| Search::new(&index, &queries, &SearchSettings::new(k)).unwrap();
+        let some = search(2000);
+        let once = some.pass(&some.prepared.queries, None, true, &|_| ()).unwrap();
+        assert!(once[0].is_none());
+        assert!(once[1].is_some());
+        let all = search(documents).collect(&|_, _| ()).unwrap().hits;
+        let hits = some.collect(&|_, _| ()).unwrap().hits;
+        assert_eq!(all[0].len(), 4 * SUB_TILE / 16);
+        assert!(hits[0] == all[0]);
+        assert!(hits[1] == all[1][..2000]);
     }
 }
