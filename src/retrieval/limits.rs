@@ -3,7 +3,7 @@
 //! With M bytes, L postings of a tile at most, and t threads:
 //!
 //! ```text
-//! open tile, the next one, one being assembled    (14 + 14 + 22) L    L = M / 128, at most 4M; more tiles as they fit
+//! open tile, the next one, one being assembled    (14 + 14 + 22) L    L = M / 160, at most 4M; more tiles as they fit
 //! pieces being analysed                           5 MB each           t + 1, as many as fit M / 8
 //! words remembered                                64 bytes each       M / 8 over t threads
 //! vocabulary and provisional lists of a segment   M / 8               then the segment ends
@@ -70,7 +70,7 @@ impl Limits {
             });
         }
         let threads = threads.max(1);
-        let tile_postings = (memory / 128).min(1 << 22);
+        let tile_postings = (memory / 160).min(1 << 22);
         let tiles = (2 * BYTES_WAITING + BYTES_ASSEMBLED) * tile_postings;
         let more_tiles = (memory / 2).saturating_sub(tiles) / ((BYTES_WAITING + BYTES_ASSEMBLED) * tile_postings);
         let words = memory / 8 / threads as u64 / BYTES_PER_CACHED_WORD as u64;
