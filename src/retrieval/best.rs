@@ -18,7 +18,7 @@ pub(super) struct Best {
     k: usize,
     /// Scores up to this one do not come in.
     threshold: AtomicU32,
-    /// All documents of this score or a higher one have come in, and others below it not; 0 without a guess.
+    /// Documents of lower scores may have been left out, others not; 0 without a guess.
     guess: AtomicU32,
     keys: Mutex<Vec<u64>>,
 }
@@ -77,8 +77,7 @@ impl Best {
         let expected = share * self.k as f64;
         let rank = (1.5 * expected + 4.0 * expected.sqrt() + 8.0) as usize;
         if rank < kept.len().min(self.k) {
-            let (_, &mut at_rank, _) = kept.select_nth_unstable_by(rank - 1, |a, b| b.cmp(a));
-            let at_rank = score(at_rank);
+            let at_rank = score(nth_best(&mut kept, rank));
             self.guess.fetch_max(at_rank, Ordering::Relaxed);
             self.threshold.fetch_max(at_rank - 1, Ordering::Relaxed);
         }
@@ -107,9 +106,14 @@ impl Best {
 
 /// Leaves the `k` best of `k` or more keys. Returns the last of them.
 fn leave_best(keys: &mut Vec<u64>, k: usize) -> u64 {
-    let (_, &mut kth, _) = keys.select_nth_unstable_by(k - 1, |a, b| b.cmp(a));
+    let kth = nth_best(keys, k);
     keys.truncate(k);
     kth
+}
+
+/// The `n`-th best of `n` or more keys, behind the better ones.
+fn nth_best(keys: &mut [u64], n: usize) -> u64 {
+    *keys.select_nth_unstable_by(n - 1, |a, b| b.cmp(a)).1
 }
 
 /// A document and its score, 1 or more; a larger key is a better hit.

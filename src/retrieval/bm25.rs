@@ -280,7 +280,9 @@ impl CodeTable {
     /// The code of a term that occurs `tf` > 0 times in a document of `length` terms.
     #[inline]
     pub(super) fn code(&self, tf: u32, length: u32) -> u16 {
-        compute_code(&self.bm25, tf, length, self.average)
+        (MAX_CODE * self.bm25.saturation(tf, self.bm25.counted_length(length), self.average))
+            .round()
+            .max(1.0) as u16
     }
 
     /// The codes of each length below [`LENGTHS`].
@@ -296,12 +298,6 @@ impl CodeTable {
         }
         row
     }
-}
-
-fn compute_code(bm25: &Bm25, tf: u32, length: u32, average: f64) -> u16 {
-    (MAX_CODE * bm25.saturation(tf, bm25.counted_length(length), average))
-        .round()
-        .max(1.0) as u16
 }
 
 /// Up to so many terms the shift is at most 17, and weight * code + 2^16 fits 32 bits.

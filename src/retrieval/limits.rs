@@ -16,7 +16,7 @@ use super::RetrievalError;
 use super::term_cache::{BYTES_PER_CACHED_WORD, MAX_CACHED_WORDS};
 use super::tile::MAX_DOCUMENTS;
 
-/// Documents of a tile unless told otherwise: a tile of passages then is about 8 MB when it is searched.
+/// Documents of a tile unless told otherwise: the lists of a tile of passages then are about 8 MB.
 pub const DEFAULT_TILE_DOCUMENTS: u32 = 32_768;
 
 /// Documents of a segment.
