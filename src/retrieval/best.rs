@@ -40,16 +40,16 @@ impl Best {
         self.threshold.load(Ordering::Relaxed)
     }
 
-    /// Takes in those of the [`key`]s that pass.
-    pub(super) fn take(&self, keys: impl IntoIterator<Item = u64>) {
+    /// Takes in [`key`]s of scores above the threshold, as it was when they were chosen or as it is.
+    pub(super) fn take(&self, mut keys: &[u64]) {
         let mut kept = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        for key in keys {
+        while !keys.is_empty() {
             if kept.len() == kept.capacity() {
                 self.select(&mut kept);
             }
-            if score(key) > self.threshold() {
-                kept.push(key);
-            }
+            let (now, later) = keys.split_at(keys.len().min(kept.capacity() - kept.len()));
+            kept.extend_from_slice(now);
+            keys = later;
         }
     }
 
@@ -148,38 +148,38 @@ mod tests {
     fn a_good_guess_keeps_what_is_needed_and_a_bad_one_is_seen() {
         let scores: Vec<u32> = (1..=1000).map(|n| n * 7919 % 1009 + 1).collect();
         let exact = Best::new(100, 1000);
-        exact.take(keys(&scores));
+        exact.take(&keys(&scores));
         let exact = exact.into_hits().unwrap();
         assert_eq!(exact.len(), 100);
         // The K-th is near 909; an eighth of the documents is a fair sample.
         let fair = Best::new(100, 1000);
-        fair.take(keys(&scores[..125]));
+        fair.take(&keys(&scores[..125]));
         fair.guess(0.125);
         assert!((500..909).contains(&fair.threshold()));
-        fair.take(keys(&scores).split_off(125));
+        fair.take(&keys(&scores)[125..]);
         assert_eq!(fair.into_hits(), Some(exact));
         // All good ones come first, all of the same score, or too few come at all.
         for rest in [vec![1; 900], vec![2000; 0]] {
             for first in [[2000; 99].as_slice(), &[2000; 60]] {
                 let unfair = Best::new(100, 1000);
-                unfair.take(keys(first));
+                unfair.take(&keys(first));
                 unfair.guess(0.1);
                 assert_eq!(unfair.threshold(), 1999);
-                unfair.take(keys(&rest));
+                unfair.take(&keys(&rest));
                 assert_eq!(unfair.into_hits(), None);
             }
         }
         // One score for all is no reason to search again.
         let equal = Best::new(100, 1000);
-        equal.take(keys(&[7; 100]));
+        equal.take(&keys(&[7; 100]));
         equal.guess(0.1);
         assert_eq!(equal.threshold(), 6);
-        equal.take(keys(&[7; 1000]).split_off(100));
+        equal.take(&keys(&[7; 1000])[100..]);
         let hits = equal.into_hits().unwrap();
         assert!((0..100).eq(hits.iter().map(|hit| hit.document)));
         // With too few hits in the sample nothing is guessed.
         let few = Best::new(100, 1000);
-        few.take(keys(&[5; 30]));
+        few.take(&keys(&[5; 30]));
         few.guess(0.1);
         assert_eq!(few.threshold(), 0);
         assert_eq!(few.into_hits().unwrap().len(), 30);

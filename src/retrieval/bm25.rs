@@ -255,12 +255,10 @@ impl Bm25 {
 pub(super) struct CodeTable {
     bm25: Bm25,
     average: f64,
-    /// The codes of each length below [`LENGTHS`]; nearly every posting has one of them.
-    rows: Vec<CodeRow>,
+    /// For each frequency below [`LONG_TF`], from 1 on, the codes of each length below [`LENGTHS`]; nearly every posting
+    /// has one of them.
+    at_hand: Vec<Vec<u16>>,
 }
-
-/// The codes of the frequencies 1 to 15 in a document; the last is 0.
-pub(super) type CodeRow = [u16; LONG_TF as usize];
 
 /// Lengths whose codes are at hand.
 pub(super) const LENGTHS: u32 = 1024;
@@ -271,9 +269,10 @@ impl CodeTable {
         let mut codes = CodeTable {
             bm25,
             average,
-            rows: Vec::new(),
+            at_hand: Vec::new(),
         };
-        codes.rows = (0..LENGTHS).map(|length| codes.compute_row(length)).collect();
+        let of_tf = |tf| (0..LENGTHS).map(|length| codes.code(tf, length)).collect();
+        codes.at_hand = (1..LONG_TF).map(of_tf).collect();
         codes
     }
 
@@ -285,18 +284,9 @@ impl CodeTable {
             .max(1.0) as u16
     }
 
-    /// The codes of each length below [`LENGTHS`].
-    pub(super) fn rows(&self) -> &[CodeRow] {
-        &self.rows
-    }
-
-    /// The codes in a document of `length` terms.
-    pub(super) fn compute_row(&self, length: u32) -> CodeRow {
-        let mut row = CodeRow::default();
-        for (code, tf) in row.iter_mut().zip(1..LONG_TF) {
-            *code = self.code(tf, length);
-        }
-        row
+    /// For each frequency below [`LONG_TF`], from 1 on, the codes of each length below [`LENGTHS`].
+    pub(super) fn at_hand(&self) -> &[Vec<u16>] {
+        &self.at_hand
     }
 }
 

@@ -17,8 +17,8 @@ use std::iter::Peekable;
 use std::ops::Range;
 use std::slice::Iter;
 
-use super::bm25::{CodeRow, CodeTable, LENGTHS};
-use super::codec::{SUB_TILE, posting};
+use super::bm25::{CodeTable, LENGTHS};
+use super::codec::{LONG_TF, SUB_TILE, posting};
 use super::fetch::fetch;
 use super::lists::SubTileLists;
 
@@ -37,6 +37,8 @@ pub(super) struct SubTileImage {
     places: Vec<[u32; 2]>,
     /// code << 16 | document
     postings: Vec<u32>,
+    /// So many of them belong to this sub-tile.
+    used: usize,
     /// (gain, term) of the terms that have columns, ascending by term.
     column_terms: Vec<(u64, u32)>,
     /// `(STRIPS, column_count, STRIP)` codes.
@@ -82,40 +84,58 @@ impl SubTileImage {
         self.coder.fill(lists.lengths, codes);
         self.choose_columns(lists, uses, memory);
         self.places.clear();
-        self.postings.clear();
-        self.columns.clear();
-        self.columns.resize(self.column_terms.len() * SUB_TILE, 0);
+        // Both are overwritten, so they never get shorter.
+        let column_count = self.column_terms.len();
+        if self.columns.len() < column_count * SUB_TILE {
+            self.columns.resize(column_count * SUB_TILE, 0);
+        }
+        let each = lists.starts.iter().zip(lists.ends);
+        let most = each
+            .map(|(&start, &end)| (end - start) as usize / size_of::<u16>())
+            .sum();
+        if self.postings.len() < most {
+            self.postings.resize(most, 0);
+        }
+        let coder = &self.coder;
+        let (columns, mut postings) = (self.columns.as_mut_slice(), self.postings.as_mut_slice());
+        let mut used = 0;
         let mut longs = lists.longs.iter().peekable();
-        let mut columns = self.column_terms.iter().peekable();
+        let mut column_terms = self.column_terms.iter().peekable();
         for (place, (&start, &end)) in lists.starts.iter().zip(lists.ends).enumerate() {
             if let (Some(&start), Some(&end)) = (lists.starts.get(place + AHEAD), lists.ends.get(place + AHEAD)) {
                 fetch(&lists.bytes[start as usize..end.min(start + HEAD) as usize]);
             }
             let term = place as u32;
             let list = lists.bytes[start as usize..end as usize].as_chunks().0;
-            let coded = list.iter().map(|&bytes| self.coder.code(posting(bytes)));
-            if columns.next_if(|&&(_, other)| other == term).is_some() {
-                let (column, count) = (self.column_terms.len() - columns.len() - 1, self.column_terms.len());
-                let mut set = |document: usize, code| {
-                    self.columns[(document / STRIP * count + column) * STRIP + document % STRIP] = code;
-                };
-                coded.for_each(|(document, code)| set(document, code));
-                of_term(&mut longs, term).for_each(|long| set(long as usize % SUB_TILE, (long >> 16) as u16));
+            if column_terms.next_if(|&&(_, other)| other == term).is_some() {
+                let column = column_count - column_terms.len() - 1;
+                // Here it stays in the first-level cache until it is complete.
+                let mut codes = [0; SUB_TILE];
+                for &bytes in list {
+                    let (document, code) = coder.code(posting(bytes));
+                    codes[document] = code;
+                }
+                of_term(&mut longs, term).for_each(|long| codes[long as usize % SUB_TILE] = (long >> 16) as u16);
+                for (strip, codes) in codes.as_chunks::<STRIP>().0.iter().enumerate() {
+                    let start = (strip * column_count + column) * STRIP;
+                    columns[start..start + STRIP].copy_from_slice(codes);
+                }
                 self.places.push([COLUMN, column as u32]);
             } else {
-                let first = self.postings.len();
-                self.postings
-                    .extend(coded.map(|(document, code)| u32::from(code) << 16 | document as u32));
-                let coded = &mut self.postings[first..];
+                let coded;
+                (coded, postings) = postings.split_at_mut(list.len());
+                coder.code_all(list, coded);
                 for long in of_term(&mut longs, term) {
                     let document = long % SUB_TILE as u32;
                     if let Ok(place) = coded.binary_search_by_key(&document, |&posting| posting as u16 as u32) {
                         coded[place] = long >> 16 << 16 | document;
                     }
                 }
-                self.places.push([first as u32, self.postings.len() as u32]);
+                self.places.push([used as u32, (used + list.len()) as u32]);
+                used += list.len();
             }
         }
+        self.used = used;
     }
 
     /// The bytes of an image of these lists, were there no columns.
@@ -165,7 +185,7 @@ impl SubTileImage {
 
     /// Those of all lists, one after another.
     pub(super) fn all_postings(&self) -> &[u32] {
-        &self.postings
+        &self.postings[..self.used]
     }
 
     /// How many columns there are.
@@ -189,45 +209,73 @@ fn of_term(longs: &mut Peekable<Iter<(u32, u32)>>, term: u32) -> impl Iterator<I
 
 /// The codes of the documents of a sub-tile.
 struct Coder {
-    /// For each document its row.
-    row_of: Box<[u16; SUB_TILE]>,
-    /// The codes of each length below [`LENGTHS`], then those of each longer document.
-    rows: Vec<CodeRow>,
+    /// For each document the class of its length: the length below [`LENGTHS`], a number of its own above.
+    class_of: Box<[u16; SUB_TILE]>,
+    /// For each frequency from 1 to [`LONG_TF`], for which it is 0, the code in each class. A sub-tile has few classes and
+    /// mostly small frequencies, so what is used of it is small.
+    codes: Box<[[u16; CLASSES]; LONG_TF as usize]>,
 }
+
+/// Classes that the documents of a sub-tile can have: a power of two, so that a mask makes a number one of a class.
+const CLASSES: usize = (LENGTHS as usize + SUB_TILE).next_power_of_two();
 
 impl Default for Coder {
     fn default() -> Self {
+        let codes = vec![[0; CLASSES]; LONG_TF as usize].into_boxed_slice();
         Coder {
-            row_of: Box::new([0; SUB_TILE]),
-            rows: Vec::new(),
+            class_of: Box::new([0; SUB_TILE]),
+            codes: codes.try_into().expect("as many as there are frequencies"),
         }
     }
 }
 
 impl Coder {
     /// Makes this that of documents of these lengths.
-    fn fill(&mut self, lengths: &[u32], codes: &CodeTable) {
-        match self.rows.is_empty() {
-            true => self.rows.extend_from_slice(codes.rows()),
-            false => self.rows.truncate(codes.rows().len()),
+    fn fill(&mut self, lengths: &[u32], table: &CodeTable) {
+        for (codes, at_hand) in self.codes.iter_mut().zip(table.at_hand()) {
+            codes[..at_hand.len()].copy_from_slice(at_hand);
         }
         // Of documents that are not there no list knows, unless it is damaged.
-        for (row, &length) in self.row_of.iter_mut().zip(lengths) {
+        self.class_of.fill(0);
+        let mut own = LENGTHS as u16;
+        for (class, &length) in self.class_of.iter_mut().zip(lengths) {
             if length < LENGTHS {
-                *row = length as u16;
+                *class = length as u16;
             } else {
-                *row = self.rows.len() as u16;
-                self.rows.push(codes.compute_row(length));
+                for (codes, tf) in self.codes.iter_mut().zip(1..LONG_TF) {
+                    codes[usize::from(own)] = table.code(tf, length);
+                }
+                *class = own;
+                own += 1;
             }
         }
-        self.row_of[lengths.len()..].fill(0);
     }
 
     /// The document of a posting and its code, 0 for a frequency that the posting does not hold.
     #[inline(always)]
     fn code(&self, posting: u16) -> (usize, u16) {
         let document = usize::from(posting) % SUB_TILE;
-        let row = &self.rows[usize::from(self.row_of[document])];
-        (document, row[usize::from(posting) / SUB_TILE])
+        let class = usize::from(self.class_of[document]) % CLASSES;
+        (document, self.codes[usize::from(posting) / SUB_TILE][class])
+    }
+
+    /// Codes a list of postings as code << 16 | document.
+    #[inline(always)]
+    fn code_all(&self, list: &[[u8; 2]], coded: &mut [u32]) {
+        let code = |coded: &mut u32, bytes| {
+            let (document, code) = self.code(posting(bytes));
+            *coded = u32::from(code) << 16 | document as u32;
+        };
+        let (fours, rest) = list.as_chunks::<4>();
+        let (coded_fours, coded_rest) = coded.as_chunks_mut::<4>();
+        for ([a, b, c, d], &[x, y, z, w]) in coded_fours.iter_mut().zip(fours) {
+            code(a, x);
+            code(b, y);
+            code(c, z);
+            code(d, w);
+        }
+        for (coded, &bytes) in coded_rest.iter_mut().zip(rest) {
+            code(coded, bytes);
+        }
     }
 }

@@ -161,10 +161,11 @@ impl DeviceSearch {
         let width = found.len() / capacity.queries;
         for (best, found) in best.iter().zip(found.chunks_exact(width)) {
             let found = found.chunks_exact(2).take_while(|place| place[0] != NONE);
-            best.take(found.map(|place| {
+            let keys = found.map(|place| {
                 let first = flat.sub_tiles[place[0] as usize / SUB_TILE].first_document;
                 key(first + place[0] % SUB_TILE as u32, place[1])
-            }));
+            });
+            best.take(&keys.collect::<Vec<u64>>());
             best.raise();
         }
         Ok(())

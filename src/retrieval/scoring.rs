@@ -35,6 +35,9 @@ const LANES: usize = 16;
 /// Documents that are scored exactly together.
 const GROUP: usize = 8;
 
+/// Postings at the beginning of a list that are asked for ahead; the processor itself sees to the others.
+const HEAD: usize = 64;
+
 /// The memory of one thread.
 pub(super) struct Accumulators(Vec<Accumulator>);
 
@@ -45,8 +48,9 @@ struct Accumulator {
     lists: Vec<(Range<usize>, u32)>,
     columns: Vec<Column>,
     bound: Bound,
-    /// Keys of a strip that come in.
-    found: [u64; STRIP],
+    /// Keys that come in and are not yet handed on.
+    found: [u64; 2 * STRIP],
+    found_len: usize,
 }
 
 /// A column of a query.
@@ -111,7 +115,8 @@ impl Accumulators {
             lists: Vec::new(),
             columns: Vec::new(),
             bound: Bound::default(),
-            found: [0; STRIP],
+            found: [0; 2 * STRIP],
+            found_len: 0,
         };
         Accumulators(std::iter::repeat_with(accumulator).take(MAX_QUERIES).collect())
     }
@@ -172,13 +177,17 @@ fn score(image: &SubTileImage, queries: &[WeightedQuery], accumulators: &mut Acc
         if let Some(next) = accumulators.get(at + 1) {
             next.lists
                 .iter()
-                .for_each(|(list, _)| fetch(image.postings(list.clone())));
+                .for_each(|(list, _)| fetch(image.postings(list.start..list.end.min(list.start + HEAD))));
         }
         add_lists(image, query, &mut accumulators[at]);
     }
     for strip in 0..STRIPS {
         for ((query, accumulator), best) in queries.iter().zip(&mut *accumulators).zip(best) {
-            add_columns(image, strip, query, accumulator, best);
+            add_columns(image, strip, query, accumulator, best.threshold());
+            // Room for another strip, or the end: a few keys for each lock.
+            if accumulator.found_len > STRIP || strip == STRIPS - 1 {
+                best.take(&accumulator.found[..std::mem::take(&mut accumulator.found_len)]);
+            }
         }
     }
 }
@@ -229,20 +238,26 @@ fn add_lists(image: &SubTileImage, query: &WeightedQuery, accumulator: &mut Accu
     }
 }
 
-/// Takes in the best of a strip of the sub-tile.
+/// Finds the documents of a strip of the sub-tile whose scores pass the threshold.
 #[inline(always)]
-fn add_columns(image: &SubTileImage, strip: usize, query: &WeightedQuery, accumulator: &mut Accumulator, best: &Best) {
+fn add_columns(
+    image: &SubTileImage,
+    strip: usize,
+    query: &WeightedQuery,
+    accumulator: &mut Accumulator,
+    threshold: u32,
+) {
     let (half, shift) = (query.half(), query.shift);
     let Accumulator {
         scores,
         columns,
         bound,
         found,
+        found_len,
         ..
     } = accumulator;
-    let threshold = best.threshold();
     let parts = scores[strip * STRIP..][..STRIP].as_chunks::<PART>().0;
-    let mut len = 0;
+    let mut len = *found_len;
     for (part, scores) in parts.iter().enumerate() {
         // More than a score in half units is no more than its next integer.
         let goal = (threshold + 1).saturating_sub(columns.len().div_ceil(2) as u32);
@@ -285,9 +300,7 @@ fn add_columns(image: &SubTileImage, strip: usize, query: &WeightedQuery, accumu
             }
         }
     }
-    if len > 0 {
-        best.take(found[..len].iter().copied());
-    }
+    *found_len = len;
 }
 
 /// Whether a bound reaches its need.

@@ -11,7 +11,7 @@
 //!
 //! A sub-tile's image, within a quarter of the memory with those of the other threads, stays in the caches of the
 //! processor that made it while one chunk of queries after another uses it. The pages of a group's tiles are given back
-//! when it is done.
+//! when it is done, unless it is the only one.
 
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -278,7 +278,10 @@ impl<'a> Search<'a> {
                 None => desks.score(&sub_tiles, &way),
             }
             way.done += sub_tiles.len();
-            group.iter().for_each(|&tile| self.index.release(tile));
+            // An index that fits the memory stays mapped for the next pass and the next search.
+            if group.len() < tiles.len() {
+                group.iter().for_each(|&tile| self.index.release(tile));
+            }
         }
         Ok(best.into_par_iter().map(Best::into_hits).collect())
     }
