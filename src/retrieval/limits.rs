@@ -3,7 +3,8 @@
 //! With M bytes, L postings of a tile at most, and t threads:
 //!
 //! ```text
-//! open tile, the next one, one being assembled    (14 + 14 + 22) L    L = M / 160, at most 4M; more tiles as they fit
+//! open tile, the next one, one being assembled    (14 + 14 + 22) L    M / 2 less the last line, but L is M / 160 at least
+//!                                                                     and 4M at most; more tiles as they fit M / 2
 //! pieces being analysed                           5 MB each           t + 1, as many as fit M / 8
 //! words remembered                                64 bytes each       M / 8 over t threads
 //! vocabulary and provisional lists of a segment   M / 8               then the segment ends
@@ -42,6 +43,9 @@ const BYTES_PER_PIECE: u64 = 5 << 20;
 const BYTES_WAITING: u64 = 8 + 6;
 const BYTES_ASSEMBLED: u64 = 16 + 6;
 
+/// Bytes of the program and its buffers.
+const BYTES_OF_PROGRAM: u64 = 24 << 20;
+
 /// The bounds that a build keeps to.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Limits {
@@ -70,8 +74,10 @@ impl Limits {
             });
         }
         let threads = threads.max(1);
-        let tile_postings = (memory / 160).min(1 << 22);
-        let tiles = (2 * BYTES_WAITING + BYTES_ASSEMBLED) * tile_postings;
+        let per_posting = 2 * BYTES_WAITING + BYTES_ASSEMBLED;
+        let tile_postings = (memory / 2).saturating_sub(BYTES_OF_PROGRAM) / per_posting;
+        let tile_postings = tile_postings.max(memory / 160).min(1 << 22);
+        let tiles = per_posting * tile_postings;
         let more_tiles = (memory / 2).saturating_sub(tiles) / ((BYTES_WAITING + BYTES_ASSEMBLED) * tile_postings);
         let words = memory / 8 / threads as u64 / BYTES_PER_CACHED_WORD as u64;
         Ok(Limits {

@@ -10,13 +10,14 @@
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::RetrievalError;
 use super::bytes::{Bytes, Section, SectionWriter, read_u32};
 use super::codec::{PostingList, sub_tiles};
 use super::term_cache::TermNumbers;
-use super::tile::{Directory, DirectoryWriter, ListPlace, MAX_DOCUMENTS, TileDraft, sorted_order};
+use super::tile::{Directory, DirectoryWriter, ListPlace, MAX_DOCUMENTS, TileDraft, sorted_order_in_parallel};
 use super::vocabulary::{Vocabulary, VocabularyWriter};
 
 /// What the footer says of a segment.
@@ -120,19 +121,30 @@ impl<W: Write> SegmentWriter<W> {
 
     /// Ends the segment. Returns what was written to, the length of the file and its footer.
     pub(super) fn finish(mut self) -> io::Result<(W, u64, Footer)> {
-        let order = sorted_order(&self.terms.terms);
+        // The other threads wait for this, or have nothing more to do.
+        let order = sorted_order_in_parallel(&self.terms.terms);
         let mut numbers = vec![0_u32; order.len()];
         for (number, &provisional) in (0..).zip(&order) {
             numbers[provisional as usize] = number;
         }
-        for (mut tile, pending) in self.tiles {
-            let mut directory = DirectoryWriter::new(sub_tiles(tile.documents));
-            for list in pending {
-                directory.push(numbers[list.term as usize], list.postings, list.bytes);
+        let tiles = std::mem::take(&mut self.tiles);
+        for tiles in tiles.chunks(rayon::current_num_threads()) {
+            let directory = |(tile, pending): &(TileFooter, Vec<PendingList>)| {
+                let mut directory = DirectoryWriter::new(sub_tiles(tile.documents));
+                for list in pending {
+                    directory.push(numbers[list.term as usize], list.postings, list.bytes);
+                }
+                directory
+            };
+            let directories: Vec<DirectoryWriter> = tiles.par_iter().map(directory).collect();
+            for ((tile, _), directory) in tiles.iter().zip(directories) {
+                self.footer.tiles.push(TileFooter {
+                    directory: self.out.section(&directory.parts())?,
+                    ..tile.clone()
+                });
             }
-            tile.directory = self.out.section(&directory.parts())?;
-            self.footer.tiles.push(tile);
         }
+        drop(tiles);
         let mut vocabulary = VocabularyWriter::default();
         for &provisional in &order {
             let (df, cf) = self.frequencies[provisional as usize];

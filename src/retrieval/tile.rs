@@ -15,6 +15,8 @@ use super::block::Block;
 use super::bytes::read_u32;
 use super::codec::{MAX_SUB_TILES, SUB_TILE, encode, list_bytes, read_varint, sub_tiles, write_varint};
 use super::term_cache::{TermList, TermNumbers};
+use rayon::prelude::*;
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -204,19 +206,33 @@ fn long_tf(long_tfs: &[(u32, u32)], place: u32) -> u32 {
 
 /// The numbers of the terms in the order of the terms' bytes.
 pub(super) fn sorted_order(terms: &TermList) -> Vec<u32> {
-    // The first eight bytes as a number that sorts as they do spare most comparisons of strings.
+    let mut order = in_first_order(terms);
+    order.sort_unstable_by(|&a, &b| compare(terms, a, b));
+    order.into_iter().map(|(_, number)| number).collect()
+}
+
+/// [`sorted_order`] by all threads.
+pub(super) fn sorted_order_in_parallel(terms: &TermList) -> Vec<u32> {
+    let mut order = in_first_order(terms);
+    order.par_sort_unstable_by(|&a, &b| compare(terms, a, b));
+    order.into_iter().map(|(_, number)| number).collect()
+}
+
+/// (first eight bytes, number) of the terms by number. As a number the bytes sort as they do by themselves, and spare most
+/// comparisons of strings.
+fn in_first_order(terms: &TermList) -> Vec<(u64, u32)> {
     let first_bytes = |term: &str| {
         let mut bytes = [0; 8];
         let len = term.len().min(8);
         bytes[..len].copy_from_slice(&term.as_bytes()[..len]);
         u64::from_be_bytes(bytes)
     };
-    let mut order: Vec<(u64, u32)> = terms.iter().map(first_bytes).zip(0..).collect();
-    order.sort_unstable_by(|&(bytes, number), &(other_bytes, other)| {
-        let by_text = || terms.get(number as usize).cmp(terms.get(other as usize));
-        bytes.cmp(&other_bytes).then_with(by_text)
-    });
-    order.into_iter().map(|(_, number)| number).collect()
+    terms.iter().map(first_bytes).zip(0..).collect()
+}
+
+fn compare(terms: &TermList, (bytes, number): (u64, u32), (other_bytes, other): (u64, u32)) -> Ordering {
+    let by_text = || terms.get(number as usize).cmp(terms.get(other as usize));
+    bytes.cmp(&other_bytes).then_with(by_text)
 }
 
 /// Codes a directory, entry by entry.
