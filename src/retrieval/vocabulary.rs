@@ -9,8 +9,6 @@
 //! of a block; so a block is read without those before it, and a term is found by bisection over the blocks. On prose a
 //! term takes about 8 bytes.
 
-use std::cmp::Ordering;
-
 use super::bytes::read_u32;
 use super::codec::{read_varint, write_varint};
 
@@ -152,13 +150,37 @@ impl<'a> Vocabulary<'a> {
 
     /// The entry of a term, if the block has it.
     fn find_in(self, block: u32, term: &[u8]) -> Option<TermEntry> {
-        let mut cursor = self.cursor_at(block);
-        for _ in 0..BLOCK {
-            let entry = cursor.advance()??;
-            match cursor.term.as_slice().cmp(term) {
-                Ordering::Less => {}
-                Ordering::Equal => return Some(entry),
-                Ordering::Greater => return None,
+        let bytes = self.entries;
+        let mut at = self.offset(block);
+        // How many bytes the last entry has, and how many of them are the beginning of the term. It came before the term.
+        let (mut len, mut matched) = (0, 0);
+        let first = block * BLOCK;
+        for number in first..self.terms.min(first + BLOCK) {
+            let shared = read_varint(bytes, &mut at)? as usize;
+            let rest = read_varint(bytes, &mut at)? as usize;
+            let rest = bytes.get(at..at.checked_add(rest)?)?;
+            at += rest.len();
+            let [df, low, high] = [(); 3].map(|()| read_varint(bytes, &mut at));
+            if shared > len || shared < matched {
+                // No vocabulary, or behind the term: where the last entry was like the term, this one is larger.
+                return None;
+            }
+            len = shared + rest.len();
+            if shared == matched {
+                let wanted = &term[matched..];
+                let common = rest.iter().zip(wanted).take_while(|(a, b)| a == b).count();
+                matched += common;
+                match (rest.get(common), wanted.get(common)) {
+                    (None, None) => {
+                        return Some(TermEntry {
+                            number,
+                            df: df?,
+                            cf: u64::from(high?) << 32 | u64::from(low?),
+                        });
+                    }
+                    (Some(next), wanted) if wanted.is_none_or(|wanted| next > wanted) => return None,
+                    _ => {}
+                }
             }
         }
         None
