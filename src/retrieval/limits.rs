@@ -7,7 +7,7 @@
 //!                                                                     and 4M at most; more tiles as they fit M / 2
 //! pieces being analysed                           5 MB each           t + 1, as many as fit M / 8
 //! words remembered                                64 bytes each       M / 8 over t threads
-//! vocabulary and provisional lists of a segment   M / 8               then the segment ends
+//! vocabulary and provisional lists of a segment   M / 6               then the segment ends
 //! program, buffers                                24 MB
 //! ```
 //!
@@ -84,7 +84,7 @@ impl Limits {
             tile_documents: DEFAULT_TILE_DOCUMENTS,
             tile_postings,
             segment_documents: SEGMENT_DOCUMENTS,
-            segment_memory: usize::try_from(memory / 8).unwrap_or(usize::MAX),
+            segment_memory: usize::try_from(memory / 6).unwrap_or(usize::MAX),
             assemblies: (1 + more_tiles as usize).min(threads),
             pieces: ((memory / 8 / BYTES_PER_PIECE) as usize).clamp(1, threads + 1),
             cached_words: (words as usize).min(MAX_CACHED_WORDS),
