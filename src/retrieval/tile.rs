@@ -18,7 +18,7 @@ use super::term_cache::{TermList, TermNumbers};
 use rayon::prelude::*;
 use std::cmp::Ordering;
 use std::collections::HashMap;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 /// Local ids have 16 bits.
@@ -341,6 +341,10 @@ impl<'a> Directory<'a> {
                     visit(place, entry);
                     place += 1;
                 }
+                match terms.get(place) {
+                    Some(&next) if next < end => ControlFlow::Continue(()),
+                    _ => ControlFlow::Break(()),
+                }
             })?;
             while place < terms.len() && terms[place] < end {
                 place += 1;
@@ -355,7 +359,10 @@ impl<'a> Directory<'a> {
         let mut end = 0;
         for block in 0..self.count.div_ceil(SKIP) {
             (self.skip(block)?.1 as usize == end).then_some(())?;
-            end = self.block(block, &mut visit)?;
+            end = self.block(block, |list| {
+                visit(list);
+                ControlFlow::Continue(())
+            })?;
         }
         (end == self.entries.len()).then_some(())
     }
@@ -367,8 +374,8 @@ impl<'a> Directory<'a> {
         Some((value(0)?, value(1)?, value(2)?))
     }
 
-    /// Where the block's entries end.
-    fn block(self, block: u32, mut visit: impl FnMut(ListPlace)) -> Option<usize> {
+    /// Calls `visit` with the block's entries until it breaks off. Where those end that it has been called with.
+    fn block(self, block: u32, mut visit: impl FnMut(ListPlace) -> ControlFlow<()>) -> Option<usize> {
         let (mut term, at, mut start) = self.skip(block)?;
         let mut at = at as usize;
         for _ in 0..SKIP.min(self.count - block * SKIP) {
@@ -388,12 +395,15 @@ impl<'a> Directory<'a> {
             };
             let bytes = u32::try_from(list_bytes(postings as usize, self.sub_tiles)).ok()?;
             let bytes = bytes.checked_add(long)?;
-            visit(ListPlace {
+            let list = ListPlace {
                 term,
                 postings,
                 start,
                 bytes,
-            });
+            };
+            if visit(list).is_break() {
+                break;
+            }
             start = start.checked_add(bytes)?;
         }
         Some(at)
