@@ -86,16 +86,8 @@ impl SubTileImage {
         self.places.clear();
         // Both are overwritten, so they never get shorter.
         let column_count = self.column_terms.len();
-        if self.columns.len() < column_count * SUB_TILE {
-            self.columns.resize(column_count * SUB_TILE, 0);
-        }
-        let each = lists.starts.iter().zip(lists.ends);
-        let most = each
-            .map(|(&start, &end)| (end - start) as usize / size_of::<u16>())
-            .sum();
-        if self.postings.len() < most {
-            self.postings.resize(most, 0);
-        }
+        self.columns.resize(self.columns.len().max(column_count * SUB_TILE), 0);
+        self.postings.resize(self.postings.len().max(lists.postings()), 0);
         let coder = &self.coder;
         let (columns, mut postings) = (self.columns.as_mut_slice(), self.postings.as_mut_slice());
         let mut used = 0;
@@ -140,10 +132,8 @@ impl SubTileImage {
 
     /// The bytes of an image of these lists, were there no columns.
     pub(super) fn bytes_without_columns(lists: &SubTileLists) -> u64 {
-        let each = lists.starts.iter().zip(lists.ends);
-        let in_index: u64 = each.map(|(&start, &end)| u64::from(end - start)).sum();
-        in_index / size_of::<u16>() as u64 * size_of::<u32>() as u64
-            + (lists.starts.len() * size_of::<[u32; 2]>()) as u64
+        let bytes = lists.postings() * size_of::<u32>() + lists.starts.len() * size_of::<[u32; 2]>();
+        bytes as u64
     }
 
     /// Decides which terms have columns.

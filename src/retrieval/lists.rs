@@ -41,6 +41,15 @@ pub(super) struct SubTileLists<'a> {
     pub(super) longs: &'a [(u32, u32)],
 }
 
+impl SubTileLists<'_> {
+    /// How many postings they have together.
+    pub(super) fn postings(&self) -> usize {
+        let each = self.starts.iter().zip(self.ends);
+        each.map(|(&start, &end)| (end - start) as usize / size_of::<u16>())
+            .sum()
+    }
+}
+
 /// The lists of a tile have fewer bytes together.
 pub(super) const MAX_LISTS: u32 = 1 << 31;
 

@@ -88,14 +88,10 @@ impl<'a> Vocabulary<'a> {
 
     /// The terms from the first one on.
     pub(super) fn cursor(self) -> Cursor<'a> {
-        self.cursor_at(0)
-    }
-
-    fn cursor_at(self, block: u32) -> Cursor<'a> {
         Cursor {
             vocabulary: self,
-            at: self.offset(block),
-            next: block * BLOCK,
+            at: self.offset(0),
+            next: 0,
             term: Vec::new(),
         }
     }
@@ -156,11 +152,7 @@ impl<'a> Vocabulary<'a> {
         let (mut len, mut matched) = (0, 0);
         let first = block * BLOCK;
         for number in first..self.terms.min(first + BLOCK) {
-            let shared = read_varint(bytes, &mut at)? as usize;
-            let rest = read_varint(bytes, &mut at)? as usize;
-            let rest = bytes.get(at..at.checked_add(rest)?)?;
-            at += rest.len();
-            let [df, low, high] = [(); 3].map(|()| read_varint(bytes, &mut at));
+            let Coded { shared, rest, df, cf } = Coded::read(bytes, &mut at)?;
             if shared > len || shared < matched {
                 // No vocabulary, or behind the term: where the last entry was like the term, this one is larger.
                 return None;
@@ -171,19 +163,37 @@ impl<'a> Vocabulary<'a> {
                 let common = rest.iter().zip(wanted).take_while(|(a, b)| a == b).count();
                 matched += common;
                 match (rest.get(common), wanted.get(common)) {
-                    (None, None) => {
-                        return Some(TermEntry {
-                            number,
-                            df: df?,
-                            cf: u64::from(high?) << 32 | u64::from(low?),
-                        });
-                    }
+                    (None, None) => return Some(TermEntry { number, df, cf }),
                     (Some(next), wanted) if wanted.is_none_or(|wanted| next > wanted) => return None,
                     _ => {}
                 }
             }
         }
         None
+    }
+}
+
+/// A term as it is coded.
+struct Coded<'a> {
+    /// How many bytes it has in common with the term before it, and the others.
+    shared: usize,
+    rest: &'a [u8],
+    df: u32,
+    cf: u64,
+}
+
+impl<'a> Coded<'a> {
+    /// The one at `at`, which moves behind it; `None` if the bytes end before.
+    #[inline]
+    fn read(bytes: &'a [u8], at: &mut usize) -> Option<Self> {
+        let shared = read_varint(bytes, at)? as usize;
+        let len = read_varint(bytes, at)? as usize;
+        let rest = bytes.get(*at..at.checked_add(len)?)?;
+        *at += len;
+        let df = read_varint(bytes, at)?;
+        let [low, high] = [read_varint(bytes, at)?, read_varint(bytes, at)?];
+        let cf = u64::from(high) << 32 | u64::from(low);
+        Some(Coded { shared, rest, df, cf })
     }
 }
 
@@ -206,26 +216,16 @@ impl Cursor<'_> {
     }
 
     fn entry(&mut self) -> Option<TermEntry> {
-        let bytes = self.vocabulary.entries;
-        let shared = read_varint(bytes, &mut self.at)? as usize;
-        let rest = read_varint(bytes, &mut self.at)? as usize;
+        let Coded { shared, rest, df, cf } = Coded::read(self.vocabulary.entries, &mut self.at)?;
         let first_of_block = self.next.is_multiple_of(BLOCK);
         if shared > self.term.len() || first_of_block && shared > 0 {
             return None;
         }
         self.term.truncate(shared);
-        self.term.extend(bytes.get(self.at..self.at.checked_add(rest)?)?);
-        self.at += rest;
-        let df = read_varint(bytes, &mut self.at)?;
-        let low = read_varint(bytes, &mut self.at)?;
-        let high = read_varint(bytes, &mut self.at)?;
+        self.term.extend(rest);
         let number = self.next;
         self.next += 1;
-        Some(TermEntry {
-            number,
-            df,
-            cf: u64::from(high) << 32 | u64::from(low),
-        })
+        Some(TermEntry { number, df, cf })
     }
 
     /// The term of the last entry.
