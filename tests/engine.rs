@@ -5,6 +5,7 @@ mod cluster;
 #[path = "retrieval/random.rs"]
 mod random;
 
+use std::io::{Read, Write};
 use std::time::Duration;
 
 use cluster::{Cluster, Fault};
@@ -301,4 +302,28 @@ fn a_server_without_tls_behind_a_url_of_https_is_an_error_that_says_so() {
         "{message}"
     );
     assert!(cluster.asked("").is_empty());
+}
+
+#[test]
+fn a_handshake_that_fails_is_not_tried_again() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}/corpus", listener.local_addr().unwrap());
+    let plain = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut hello = [0; 512];
+        assert!(stream.read(&mut hello).unwrap() > 0);
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        listener
+    });
+    let settings = EngineSettings {
+        pause: Duration::from_millis(1),
+        ..EngineSettings::new(&url)
+    };
+    let message = Engine::connect(settings).err().unwrap().to_string();
+    assert!(
+        message.contains("is there TLS") && !message.contains("attempts"),
+        "{message}"
+    );
+    assert!(plain.join().unwrap().accept().is_err(), "a second connection");
 }

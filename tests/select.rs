@@ -8,9 +8,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
-use tlm::device::choice::DeviceChoice;
-use tlm::retrieval::{Analyzer, Bm25};
-use tlm::tlm::config::{Config, PassageWords, Query, SelectMethod};
+use tlm::retrieval::{Analyzer, SearchSettings};
+use tlm::tlm::config::{Config, PassageWords, SelectMethod};
 use tlm::tlm::observer::{Observer, Silent, Unit};
 use tlm::tlm::outcome::{MetricsRow, SelectedPassage};
 use tlm::tlm::select::{Corpus, External, SelectRequest, read_selected, select, select_external, write_selected};
@@ -105,15 +104,13 @@ impl Place {
             passage_words: PassageWords::AsGiven,
             corpus_text_column: "text".into(),
             text_column: "text".into(),
-            top_k: TOP_K as u32,
-            query: Query::Text,
+            settings: SearchSettings {
+                memory: 64 << 20,
+                ..SearchSettings::new(TOP_K)
+            },
             method,
             seed: 4,
             analyzer: Some(Analyzer::Standard),
-            bm25: Bm25::default(),
-            stop_words: Vec::new(),
-            memory: 64 << 20,
-            device: DeviceChoice::Cpu,
             out: self.path(out),
         }
     }

@@ -8,7 +8,6 @@ use super::output::WithMemory;
 use super::search_args::RankingArgs;
 use super::{CliError, GlobalArgs, heap, output};
 use crate::data::Fields;
-use crate::device::choice::DeviceChoice;
 use crate::report::Watch;
 use crate::report::format::{count, duration, short};
 use crate::retrieval::Analyzer;
@@ -39,9 +38,6 @@ pub(super) struct SearchArgs {
     /// Column or JSON field of the queries' names.
     #[arg(long, value_name = "NAME", default_value = "id")]
     id_column: String,
-    /// Passages per query.
-    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
-    top_k: u32,
     /// Where to write the run.
     #[arg(long, value_name = "RUN.trec")]
     out: PathBuf,
@@ -65,11 +61,7 @@ fn tag(text: &str) -> Result<String, String> {
 pub(super) fn run(args: SearchArgs, global: &GlobalArgs) -> Result<(), CliError> {
     heap::return_large_blocks();
     let request = SearchRequest {
-        bm25: args.ranking.bm25()?,
-        stop_words: args.ranking.stop_words()?,
-        query: args.ranking.query,
-        memory: args.ranking.memory,
-        device: global.device.unwrap_or(DeviceChoice::Cpu),
+        settings: args.ranking.settings(global)?,
         index: args.index,
         queries: args.queries,
         fields: Fields {
@@ -77,7 +69,6 @@ pub(super) fn run(args: SearchArgs, global: &GlobalArgs) -> Result<(), CliError>
             text: args.text_column,
             ..Fields::default()
         },
-        top_k: args.top_k,
         analyzer: args.analyzer,
         tag: args.tag,
         out: args.out,

@@ -4,17 +4,23 @@ use std::path::Path;
 
 use clap::Args;
 
-use super::CliError;
-use crate::retrieval::{Bm25, DEFAULT_MEMORY, DocumentLength, LEAST_MEMORY, NLTK_STOP_WORDS, STOP_WORDS, Variant};
+use super::{CliError, GlobalArgs};
+use crate::device::choice::DeviceChoice;
+use crate::retrieval::{
+    Bm25, DEFAULT_MEMORY, DocumentLength, LEAST_MEMORY, NLTK_STOP_WORDS, STOP_WORDS, SearchSettings, Variant,
+};
 use crate::tlm::config::Query;
 
-/// The ranking function and what of a text searches.
+/// How many passages are found for a query, and how.
 #[derive(Debug, Args)]
 pub(super) struct RankingArgs {
+    /// Passages per query.
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    top_k: u32,
     /// What of a text is the query: text, the whole of it; rake, its 20 best key phrases; tfidf:N, its N terms with the
     /// largest tf x idf.
     #[arg(long, default_value = "text")]
-    pub query: Query,
+    query: Query,
     /// lucene, robertson, atire, bm25l or bm25+.
     #[arg(long, default_value = "lucene")]
     variant: Variant,
@@ -33,12 +39,12 @@ pub(super) struct RankingArgs {
     stop_words: String,
     /// Memory for the search: 256M, 2G. The queries' texts come on top.
     #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = memory)]
-    pub memory: u64,
+    memory: u64,
 }
 
 impl RankingArgs {
-    /// The ranking function, its parameters checked.
-    pub(super) fn bm25(&self) -> Result<Bm25, CliError> {
+    /// The settings of the search, BM25's parameters checked.
+    pub(super) fn settings(&self, global: &GlobalArgs) -> Result<SearchSettings, CliError> {
         let bm25 = Bm25 {
             variant: self.variant,
             k1: self.k1,
@@ -46,11 +52,18 @@ impl RankingArgs {
             length: self.length,
         };
         bm25.validate().map_err(|error| CliError::BadInput(error.to_string()))?;
-        Ok(bm25)
+        Ok(SearchSettings {
+            k: self.top_k as usize,
+            bm25,
+            query: self.query,
+            stop_words: self.stop_words()?,
+            memory: self.memory,
+            device: global.device.unwrap_or(DeviceChoice::Cpu),
+        })
     }
 
     /// The words that do not count.
-    pub(super) fn stop_words(&self) -> Result<Vec<String>, CliError> {
+    fn stop_words(&self) -> Result<Vec<String>, CliError> {
         let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
         match self.stop_words.as_str() {
             "none" => Ok(Vec::new()),

@@ -7,7 +7,6 @@ use clap::{ArgGroup, Args};
 use super::index::passage_words;
 use super::search_args::RankingArgs;
 use super::{CliError, GlobalArgs, heap, output};
-use crate::device::choice::DeviceChoice;
 use crate::report::Watch;
 use crate::report::format::{count, duration};
 use crate::retrieval::{Analyzer, EngineSettings};
@@ -58,9 +57,6 @@ pub(super) struct SelectArgs {
     /// Column or JSON field of the queries' text.
     #[arg(long, value_name = "NAME", default_value = "text")]
     text_column: String,
-    /// Passages per query.
-    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
-    top_k: u32,
     /// Where to write the selection.
     #[arg(long, value_name = "FILE.jsonl")]
     out: PathBuf,
@@ -88,11 +84,7 @@ fn selecting_method(name: &str) -> Result<SelectMethod, String> {
 pub(super) fn run(args: SelectArgs, global: &GlobalArgs) -> Result<(), CliError> {
     heap::return_large_blocks();
     let request = SelectRequest {
-        bm25: args.ranking.bm25()?,
-        stop_words: args.ranking.stop_words()?,
-        query: args.ranking.query,
-        memory: args.ranking.memory,
-        device: global.device.unwrap_or(DeviceChoice::Cpu),
+        settings: args.ranking.settings(global)?,
         corpus: match (args.engine, args.index) {
             (Some(url), _) => Corpus::Engine(EngineSettings {
                 text_field: args.corpus_text_column.clone(),
@@ -106,7 +98,6 @@ pub(super) fn run(args: SelectArgs, global: &GlobalArgs) -> Result<(), CliError>
         corpus_text_column: args.corpus_text_column,
         queries: args.queries,
         text_column: args.text_column,
-        top_k: args.top_k,
         method: args.method,
         seed: args.seed,
         analyzer: args.analyzer,

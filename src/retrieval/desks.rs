@@ -7,10 +7,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock};
 
-use super::best::Best;
-use super::bm25::{CodeTable, WeightedQuery};
 use super::image::SubTileImage;
 use super::lists::SubTileLists;
+use super::pass::Pass;
 use super::scoring::{Accumulators, MAX_QUERIES, score_sub_tile};
 
 /// The work of a thread.
@@ -44,75 +43,59 @@ impl Way {
     }
 }
 
-/// What goes through sub-tiles.
-pub(super) struct Desks<'p> {
-    pub(super) queries: &'p [WeightedQuery],
-    /// The best of each query.
-    pub(super) best: &'p [Best],
-    /// How many queries use each term.
-    pub(super) uses: &'p [u32],
-    pub(super) codes: &'p CodeTable,
-    /// About the bytes that images have together.
-    pub(super) memory: u64,
-    /// Is told of scored pairs of query and sub-tile.
-    pub(super) report: &'p (dyn Fn(usize) + Sync),
-}
-
-impl Desks<'_> {
-    /// Takes the queries through the sub-tiles of a group.
-    pub(super) fn score(&self, sub_tiles: &[SubTileLists], way: &Way) {
-        let &Desks {
-            queries,
-            best,
-            uses,
-            codes,
-            memory,
-            report,
-        } = self;
-        let largest = sub_tiles.iter().map(SubTileImage::bytes_without_columns).max();
-        let largest = largest.unwrap_or(0).max(1);
-        let threads = (memory / largest).clamp(1, rayon::current_num_threads() as u64);
-        let for_columns = (memory / threads).saturating_sub(largest);
-        let desk = || Desk {
-            image: RwLock::default(),
-            sub_tile: AtomicUsize::new(0),
-            queries: AtomicUsize::new(queries.len()),
-        };
-        let desks: Vec<Desk> = std::iter::repeat_with(desk).take(threads as usize).collect();
-        let next = AtomicUsize::new(0);
-        rayon::broadcast(|thread| {
-            let mut accumulators = Accumulators::new();
-            let mut work_at = |desk: &Desk| {
-                let image = desk.image.read().unwrap_or_else(PoisonError::into_inner);
-                let share = way.share(desk.sub_tile.load(Ordering::Relaxed));
-                loop {
-                    let start = desk.queries.fetch_add(MAX_QUERIES, Ordering::Relaxed);
-                    if start >= queries.len() {
-                        break;
-                    }
-                    let chunk = start..queries.len().min(start + MAX_QUERIES);
-                    let (queries, best) = (&queries[chunk.clone()], &best[chunk]);
-                    score_sub_tile(&image, queries, &mut accumulators, best);
-                    if let Some(share) = share {
-                        best.iter().for_each(|best| best.guess(share));
-                    }
-                    report(queries.len());
-                }
-            };
-            while let Some(own) = desks.get(thread.index()) {
-                // Taken with the image locked: who finds none left waits at this desk until its image is made.
-                let mut image = own.image.write().unwrap_or_else(PoisonError::into_inner);
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                let Some(lists) = sub_tiles.get(number) else {
+/// Takes the queries of a pass through the sub-tiles of a group.
+pub(super) fn score(pass: &Pass, sub_tiles: &[SubTileLists], way: &Way) {
+    let &Pass {
+        queries,
+        best,
+        uses,
+        codes,
+        memory,
+        report,
+    } = pass;
+    let largest = sub_tiles.iter().map(SubTileImage::bytes_without_columns).max();
+    let largest = largest.unwrap_or(0).max(1);
+    let threads = (memory / largest).clamp(1, rayon::current_num_threads() as u64);
+    let for_columns = (memory / threads).saturating_sub(largest);
+    let desk = || Desk {
+        image: RwLock::default(),
+        sub_tile: AtomicUsize::new(0),
+        queries: AtomicUsize::new(queries.len()),
+    };
+    let desks: Vec<Desk> = std::iter::repeat_with(desk).take(threads as usize).collect();
+    let next = AtomicUsize::new(0);
+    rayon::broadcast(|thread| {
+        let mut accumulators = Accumulators::new();
+        let mut work_at = |desk: &Desk| {
+            let image = desk.image.read().unwrap_or_else(PoisonError::into_inner);
+            let share = way.share(desk.sub_tile.load(Ordering::Relaxed));
+            loop {
+                let start = desk.queries.fetch_add(MAX_QUERIES, Ordering::Relaxed);
+                if start >= queries.len() {
                     break;
-                };
-                own.sub_tile.store(number, Ordering::Relaxed);
-                image.fill(lists, uses, for_columns, codes);
-                own.queries.store(0, Ordering::Relaxed);
-                drop(image);
-                work_at(own);
+                }
+                let chunk = start..queries.len().min(start + MAX_QUERIES);
+                let (queries, best) = (&queries[chunk.clone()], &best[chunk]);
+                score_sub_tile(&image, queries, &mut accumulators, best);
+                if let Some(share) = share {
+                    best.iter().for_each(|best| best.guess(share));
+                }
+                report(queries.len());
             }
-            desks.iter().for_each(work_at);
-        });
-    }
+        };
+        while let Some(own) = desks.get(thread.index()) {
+            // Taken with the image locked: who finds none left waits at this desk until its image is made.
+            let mut image = own.image.write().unwrap_or_else(PoisonError::into_inner);
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(lists) = sub_tiles.get(number) else {
+                break;
+            };
+            own.sub_tile.store(number, Ordering::Relaxed);
+            image.fill(lists, uses, for_columns, codes);
+            own.queries.store(0, Ordering::Relaxed);
+            drop(image);
+            work_at(own);
+        }
+        desks.iter().for_each(work_at);
+    });
 }

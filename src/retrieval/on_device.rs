@@ -1,7 +1,7 @@
 //! Search on a GPU: the op [`bm25`], whose lists are those of the loop on this machine.
 //!
 //! ```text
-//! images of sub-tiles --side by side--> shards of up to 32 sub-tiles: postings and columns go up once
+//! images of sub-tiles --side by side--> shards of up to 32 sub-tiles, within the memory: postings and columns go up once
 //! for each chunk of queries:            spans, weights, thresholds up; scores, selection; the K best of the shard down
 //! ```
 //!
@@ -10,10 +10,11 @@
 
 use super::RetrievalError;
 use super::best::{Best, key};
-use super::bm25::{CodeTable, WeightedQuery};
+use super::bm25::WeightedQuery;
 use super::codec::SUB_TILE;
 use super::image::{Place, STRIPS, SubTileImage};
 use super::lists::SubTileLists;
+use super::pass::Pass;
 use crate::device::choice::DeviceChoice;
 use crate::device::open::Target;
 use crate::device::{Device, Program, Sizes};
@@ -79,20 +80,15 @@ impl DeviceSearch {
         }))
     }
 
-    /// Takes the queries through the sub-tiles; `uses` holds how many queries use each term.
-    pub(super) fn search(
-        &mut self,
-        sub_tiles: &[SubTileLists],
-        uses: &[u32],
-        codes: &CodeTable,
-        queries: &[WeightedQuery],
-        best: &[Best],
-        report: &(dyn Fn(usize) + Sync),
-    ) -> Result<(), RetrievalError> {
-        for shard in sub_tiles.chunks(SUB_TILES) {
-            let flat = Flat::of(shard, uses, codes);
+    /// Takes the queries of a pass through the sub-tiles.
+    pub(super) fn search(&mut self, pass: &Pass, sub_tiles: &[SubTileLists]) -> Result<(), RetrievalError> {
+        let mut rest = sub_tiles;
+        while !rest.is_empty() {
+            let (shard, tail) = rest.split_at(shard_len(rest, pass.memory));
+            rest = tail;
+            let flat = Flat::of(shard, pass);
             let mut fresh = true;
-            let (mut queries, mut best) = (queries, best);
+            let (mut queries, mut best) = (pass.queries, pass.best);
             while !queries.is_empty() {
                 let mut terms = 0;
                 let fits = |query: &&WeightedQuery| {
@@ -105,7 +101,7 @@ impl DeviceSearch {
                 (queries, best) = (tail, of_tail);
                 self.launch(&flat, fresh, chunk, of_chunk)?;
                 fresh = false;
-                report(chunk.len() * flat.sub_tiles.len());
+                (pass.report)(chunk.len() * flat.sub_tiles.len());
             }
         }
         Ok(())
@@ -190,18 +186,35 @@ impl DeviceSearch {
     }
 }
 
+/// How many sub-tiles the next shard has: [`SUB_TILES`], or as many as leave half of the memory to columns, but one at least.
+fn shard_len(sub_tiles: &[SubTileLists], memory: u64) -> usize {
+    let mut bytes = 0;
+    let fits = |lists: &&SubTileLists| {
+        bytes += SubTileImage::bytes_without_columns(lists);
+        bytes <= memory / 2
+    };
+    let fitting = sub_tiles.iter().take(SUB_TILES).take_while(fits).count();
+    fitting.max(1)
+}
+
 impl<'a> Flat<'a> {
-    fn of(sub_tiles: &'a [SubTileLists<'a>], uses: &[u32], codes: &CodeTable) -> Flat<'a> {
+    /// The images of some sub-tiles, within the pass' memory if that is at all possible.
+    fn of(sub_tiles: &'a [SubTileLists<'a>], pass: &Pass) -> Flat<'a> {
+        let &Pass {
+            uses, codes, memory, ..
+        } = pass;
+        let without_columns: u64 = sub_tiles.iter().map(SubTileImage::bytes_without_columns).sum();
+        let for_columns = memory.saturating_sub(without_columns) / sub_tiles.len() as u64;
         let mut flat = Flat {
             sub_tiles,
-            postings: Vec::new(),
+            postings: Vec::with_capacity(sub_tiles.iter().map(SubTileLists::postings).sum()),
             columns: Vec::new(),
             terms: uses.len(),
-            spans: Vec::new(),
+            spans: Vec::with_capacity(sub_tiles.len() * uses.len()),
         };
         let mut image = SubTileImage::default();
         for lists in sub_tiles {
-            image.fill(lists, uses, u64::MAX, codes);
+            image.fill(lists, uses, for_columns, codes);
             let (postings, columns) = (flat.postings.len(), flat.columns.len());
             flat.postings.extend_from_slice(image.all_postings());
             for term in 0..uses.len() as u32 {
@@ -262,5 +275,51 @@ impl Loaded {
         let mut found = vec![0; port.words];
         self.device.read(Space::Readback, port.offset, &mut found)?;
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::retrieval::bm25::{Bm25, CodeTable};
+    use crate::retrieval::lists::TileLists;
+    use crate::retrieval::query::Prepared;
+    use crate::retrieval::{Analyzer, IndexBuilder, Query};
+
+    #[test]
+    fn a_shard_stays_within_the_memory_and_has_one_sub_tile_at_least() {
+        const DOCUMENTS: usize = 20_000;
+        let passage = |number: usize| format!("a{} b{} c{} d", number % 2, number % 5, number % 700);
+        let passages: Vec<String> = (0..DOCUMENTS).map(passage).collect();
+        let mut builder = IndexBuilder::new(Analyzer::Standard, DOCUMENTS as u32).unwrap();
+        builder.add(&passages, &|_, _| ()).unwrap();
+        let index = builder.finish().unwrap();
+        let bm25 = Bm25::default();
+        let codes = CodeTable::new(bm25, index.average_length());
+        let prepared = Prepared::new(&index, &passages[..1000], Query::Text, &[], &bm25).unwrap();
+        let tile = index.tile(index.tiles()[0]).unwrap();
+        let mut lists = TileLists::default();
+        lists
+            .fill(&tile, 0, &prepared.of_segment[0], prepared.terms, &codes)
+            .unwrap();
+        let sub_tiles: Vec<SubTileLists> = (0..lists.sub_tiles()).map(|number| lists.sub_tile(number)).collect();
+        let uses = vec![1000; prepared.terms];
+        let mut seen = Vec::new();
+        for memory in [1, 400_000, 1 << 20, u64::MAX] {
+            let pass = Pass {
+                queries: &prepared.queries,
+                best: &[],
+                uses: &uses,
+                codes: &codes,
+                memory,
+                report: &|_| (),
+            };
+            let len = shard_len(&sub_tiles, memory);
+            let flat = Flat::of(&sub_tiles[..len], &pass);
+            let bytes = size_of_val(&flat.postings[..]) + size_of_val(&flat.columns[..]) + size_of_val(&flat.spans[..]);
+            assert!(memory == 1 || bytes as u64 <= memory, "{bytes} bytes of {memory}");
+            seen.push((len, flat.columns.is_empty()));
+        }
+        assert_eq!(seen, [(1, true), (2, false), (5, false), (5, false)]);
     }
 }

@@ -20,7 +20,6 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::RetrievalError;
-use super::analyzer::Analyzer;
 use super::block::{Block, BlockAnalyzer};
 use super::bm25::{Bm25, WeightedQuery};
 use super::index::Index;
@@ -83,22 +82,6 @@ impl TryFrom<String> for Query {
     }
 }
 
-/// Terms that do not count in a query.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct StopWords(HashSet<String>);
-
-impl StopWords {
-    /// The terms that `analyzer` makes of these words.
-    pub fn new<S: AsRef<str>>(words: impl IntoIterator<Item = S>, analyzer: Analyzer) -> Self {
-        StopWords(
-            words
-                .into_iter()
-                .flat_map(|word| analyzer.terms(word.as_ref()))
-                .collect(),
-        )
-    }
-}
-
 /// Queries that are analysed together, at most, and terms that are looked up together.
 const PIECE: usize = 256;
 
@@ -113,7 +96,7 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    /// The weighted terms of texts.
+    /// The weighted terms of texts, without those that the index's analyzer makes of `stop_words`.
     ///
     /// # Errors
     /// [`RetrievalError::TooManyTerms`] for a query of more than 131,072 distinct terms.
@@ -121,7 +104,7 @@ impl Prepared {
         index: &Index,
         texts: &[S],
         query: Query,
-        stop_words: &StopWords,
+        stop_words: &[String],
         bm25: &Bm25,
     ) -> Result<Prepared, RetrievalError> {
         let piece = texts.len().div_ceil(2 * rayon::current_num_threads()).clamp(1, PIECE);
@@ -140,6 +123,8 @@ impl Prepared {
             .map(|block| block.terms.iter().map(|term| union.number(term)).collect())
             .collect();
         let terms: Vec<&str> = union.terms.iter().collect();
+        let stopped = stop_words.iter().flat_map(|word| index.analyzer().terms(word));
+        let stopped: HashSet<String> = stopped.collect();
         // Terms in order are near each other in a vocabulary.
         let order = sorted_order(&union.terms);
 
@@ -165,7 +150,7 @@ impl Prepared {
                 .sum();
             match df {
                 0 => 0.0,
-                _ if stop_words.0.contains(terms[term]) => 0.0,
+                _ if stopped.contains(terms[term]) => 0.0,
                 _ => bm25.idf(u64::from(index.documents()), df),
             }
         };

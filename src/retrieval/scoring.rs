@@ -125,8 +125,8 @@ impl Accumulators {
 /// Scores the documents of a sub-tile against up to [`MAX_QUERIES`] queries and takes in those that belong to the best
 /// of each so far.
 ///
-/// The queries' terms are numbered as in the image. The code for the processor at hand is chosen here; all versions are
-/// the same function, compiled for other vectors.
+/// The queries' terms are numbered as in the image. The code for the processor at hand is chosen here; both versions are
+/// the same function, compiled for other vectors. (AVX-512 gains nothing: the scalar additions to the scores stay.)
 pub(super) fn score_sub_tile(
     image: &SubTileImage,
     queries: &[WeightedQuery],
@@ -134,29 +134,11 @@ pub(super) fn score_sub_tile(
     best: &[Best],
 ) {
     #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("bmi2")
-        {
-            // SAFETY: the only requirement is that the processor has these four features, which was just detected.
-            unsafe { score_with_avx512(image, queries, accumulators, best) };
-            return;
-        }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2") {
-            // SAFETY: the only requirement is that the processor has these two features, which was just detected.
-            unsafe { score_with_avx2(image, queries, accumulators, best) };
-            return;
-        }
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2") {
+        // SAFETY: the only requirement is that the processor has these two features, which was just detected.
+        unsafe { score_with_avx2(image, queries, accumulators, best) };
+        return;
     }
-    score(image, queries, accumulators, best);
-}
-
-/// [`score`], compiled for processors with AVX-512.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2")]
-fn score_with_avx512(image: &SubTileImage, queries: &[WeightedQuery], accumulators: &mut Accumulators, best: &[Best]) {
     score(image, queries, accumulators, best);
 }
 
@@ -319,7 +301,7 @@ mod tests {
     use crate::retrieval::bm25::{Bm25, CodeTable};
     use crate::retrieval::lists::TileLists;
     use crate::retrieval::query::Prepared;
-    use crate::retrieval::{Analyzer, Hit, IndexBuilder, Query, StopWords};
+    use crate::retrieval::{Analyzer, Hit, IndexBuilder, Query};
     use crate::rng::{Stream, purpose};
 
     #[test]
@@ -349,7 +331,7 @@ mod tests {
         let codes = CodeTable::new(bm25, index.average_length());
         let words = (0..40).map(|word| format!("w{word} ").repeat(1 + word % 3));
         let texts = [words.collect::<String>() + "q12 q900", "w0 w39 w39".to_owned()];
-        let prepared = Prepared::new(&index, &texts, Query::Text, &StopWords::default(), &bm25).unwrap();
+        let prepared = Prepared::new(&index, &texts, Query::Text, &[], &bm25).unwrap();
         let tile = index.tile(index.tiles()[0]).unwrap();
         let mut lists = TileLists::default();
         lists
@@ -376,16 +358,10 @@ mod tests {
             }
             best.into_iter().map(|best| best.into_hits().unwrap()).collect()
         };
-        let mut versions: Vec<Version> = vec![score, score_sub_tile];
-        #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2") {
-            // SAFETY: the two features were just detected.
-            versions.push(|i, q, a, b| unsafe { score_with_avx2(i, q, a, b) });
-        }
         for k in [1, 40, 3000, DOCUMENTS] {
             let expected = hits(score, &by_lists, k);
             assert!(expected[0].len() >= k.min(19_000));
-            for &version in &versions {
+            for version in [score as Version, score_sub_tile] {
                 assert!(hits(version, &by_columns, k) == expected, "k = {k}");
             }
         }

@@ -19,12 +19,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::best::{Best, buffer_len};
 use super::bm25::{Bm25, CodeTable, WeightedQuery};
 use super::codec::sub_tiles;
-use super::desks::{Desks, Way};
+use super::desks::{self, Way};
 use super::index::{Index, TileRef};
 use super::limits::DEFAULT_MEMORY;
 use super::lists::{SubTileLists, TileLists};
 use super::on_device::DeviceSearch;
-use super::query::{Prepared, Query, StopWords};
+use super::pass::Pass;
+use super::query::{Prepared, Query};
 use super::{Progress, RetrievalError};
 use crate::device::choice::DeviceChoice;
 
@@ -46,8 +47,8 @@ pub struct SearchSettings {
     pub bm25: Bm25,
     /// What of a text is the query.
     pub query: Query,
-    /// Terms of queries that do not count.
-    pub stop_words: StopWords,
+    /// Words of queries that do not count: the terms that the index's analyzer makes of them.
+    pub stop_words: Vec<String>,
     /// Bytes of memory for the search beside the queries' texts, about.
     pub memory: u64,
     /// What computes; every device finds the same.
@@ -62,7 +63,7 @@ impl SearchSettings {
             k,
             bm25: Bm25::default(),
             query: Query::Text,
-            stop_words: StopWords::default(),
+            stop_words: Vec::new(),
             memory: DEFAULT_MEMORY,
             device: DeviceChoice::Cpu,
         }
@@ -247,7 +248,7 @@ impl<'a> Search<'a> {
             uses[term as usize] += 1;
         }
         let mut lists: Vec<TileLists> = Vec::new();
-        let desks = Desks {
+        let pass = Pass {
             queries,
             best: &best,
             uses: &uses,
@@ -274,8 +275,8 @@ impl<'a> Search<'a> {
             let (sub_tiles, fair) = fair_sample_first(&sub_tiles);
             way.fair = fair;
             match &mut device {
-                Some(device) => device.search(&sub_tiles, &uses, &self.codes, queries, &best, report)?,
-                None => desks.score(&sub_tiles, &way),
+                Some(device) => device.search(&pass, &sub_tiles)?,
+                None => desks::score(&pass, &sub_tiles, &way),
             }
             way.done += sub_tiles.len();
             // An index that fits the memory stays mapped for the next pass and the next search.

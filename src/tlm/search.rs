@@ -19,14 +19,12 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::TlmError;
-use super::config::Query;
 use super::observer::{Observer, Unit};
 use super::select::open_index;
 use super::watched::watched;
 use crate::atomic::{NewFile, WriteError};
 use crate::data::{Contents, Fields, Record, Records, expand};
-use crate::device::choice::DeviceChoice;
-use crate::retrieval::{Analyzer, Bm25, Hit, Index, Search, SearchSettings, StopWords};
+use crate::retrieval::{Analyzer, Hit, Index, Search, SearchSettings};
 
 /// What `tlm search` is asked for.
 #[derive(Clone, Debug)]
@@ -37,20 +35,10 @@ pub struct SearchRequest {
     pub queries: Vec<String>,
     /// Their columns or JSON fields.
     pub fields: Fields,
-    /// Passages per query.
-    pub top_k: u32,
-    /// What of a text is the query.
-    pub query: Query,
+    /// Passages per query, and how they are found.
+    pub settings: SearchSettings,
     /// How the index' texts became terms, to be sure; none: whatever it is.
     pub analyzer: Option<Analyzer>,
-    /// The ranking function.
-    pub bm25: Bm25,
-    /// Words of queries that do not count.
-    pub stop_words: Vec<String>,
-    /// Bytes of memory for the search, about.
-    pub memory: u64,
-    /// What computes.
-    pub device: DeviceChoice,
     /// The last column of the run.
     pub tag: String,
     /// The file to be written.
@@ -91,19 +79,11 @@ pub fn search(request: &SearchRequest, observer: &mut dyn Observer) -> Result<Se
     let started = Instant::now();
     let index = open_index(&request.index, request.analyzer)?;
     let (names, texts) = read_queries(request)?;
-    let settings = SearchSettings {
-        k: request.top_k as usize,
-        bm25: request.bm25,
-        query: request.query,
-        stop_words: StopWords::new(&request.stop_words, index.analyzer()),
-        memory: request.memory,
-        device: request.device,
-    };
     let searched = Instant::now();
     let position = AtomicU64::new(0);
     let count = texts.len() as u64;
     let (hits, silent) = watched("searching", count, Unit::Texts, observer, &position, || {
-        let search = Search::new(&index, &texts, &settings)?;
+        let search = Search::new(&index, &texts, &request.settings)?;
         let mut run = RunWriter::new(request, &index, &names)?;
         let progress = |done: u64, total: u64| {
             let texts = u128::from(count) * u128::from(done) / u128::from(total.max(1));
@@ -194,7 +174,7 @@ impl<'a> RunWriter<'a> {
             out: NewFile::create(&request.out)?,
             pending: Vec::new(),
             pending_hits: 0,
-            most_pending: (request.memory / BYTES_PER_HIT).min(MOST_HITS_TOGETHER) as usize,
+            most_pending: (request.settings.memory / BYTES_PER_HIT).min(MOST_HITS_TOGETHER) as usize,
             written: 0,
         })
     }

@@ -33,10 +33,8 @@ fn an_index_gives_the_selection_that_its_files_give() {
     let index = indexed(&place, Analyzer::Standard);
     for method in [SelectMethod::Bm25, SelectMethod::Random] {
         for query in [Query::Text, Query::Rake, Query::TfIdf(2)] {
-            let from_files = SelectRequest {
-                query,
-                ..place.request(method, "files.jsonl")
-            };
+            let mut from_files = place.request(method, "files.jsonl");
+            from_files.settings.query = query;
             let from_index = SelectRequest {
                 corpus: Corpus::Index(index.clone()),
                 analyzer: None,
@@ -85,10 +83,8 @@ fn a_reduced_query_searches_with_its_best_terms_alone() {
 
     let line = serde_json::json!({ "text": place.queries[0] }).to_string();
     std::fs::write(place.path("train.jsonl"), line).unwrap();
-    let request = SelectRequest {
-        stop_words: ["word0", "WORD1", "word2"].map(str::to_owned).to_vec(),
-        ..place.request(SelectMethod::Bm25, "s.jsonl")
-    };
+    let mut request = place.request(SelectMethod::Bm25, "s.jsonl");
+    request.settings.stop_words = ["word0", "WORD1", "word2"].map(str::to_owned).to_vec();
     select(&request, &mut Silent).unwrap();
     let stopped = read_selected(&place.path("s.jsonl")).unwrap();
     assert_eq!(ids(&stopped), ids(&selected));

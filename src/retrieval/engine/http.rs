@@ -1,7 +1,7 @@
 //! Requests to a search engine: JSON in and out, with patience for an engine that is busy and none for one that refuses.
 //!
 //! An answer 429 or 5xx and a broken connection are tried again after a pause that doubles; any other answer that is no
-//! success is an error with the engine's own words. Credentials come from the environment alone:
+//! success, and a failure of TLS, is an error at once, with the engine's own words. Credentials come from the environment alone:
 //!
 //! ```text
 //! TLM_ENGINE_USER, TLM_ENGINE_PASSWORD     basic authentication
@@ -105,10 +105,16 @@ impl Http {
                     }
                     reason
                 }
-                Err(error) if self.base.starts_with("https:") => {
-                    format!("{path}: {error} (is there TLS, and a certificate that this machine trusts?)")
+                Err(error) => {
+                    let reason = match self.base.starts_with("https:") {
+                        true => format!("{path}: {error} (is there TLS, and a certificate that this machine trusts?)"),
+                        false => format!("{path}: {error}"),
+                    };
+                    if is_final(&error) {
+                        return Err(self.error(reason));
+                    }
+                    reason
                 }
-                Err(error) => format!("{path}: {error}"),
             };
             self.wait(attempt, &reason)?;
         }
@@ -146,6 +152,17 @@ impl Http {
 /// Whether a status may be another one a little later.
 pub(super) fn is_passing(status: u64) -> bool {
     status == 429 || status >= 500
+}
+
+/// Whether a request that got no answer will not get one by trying again.
+fn is_final(error: &ureq::Error) -> bool {
+    use ureq::Error::{BadUri, BodyExceedsLimit, Io, Rustls, Tls, TooManyRedirects};
+    match error {
+        BadUri(_) | BodyExceedsLimit(_) | TooManyRedirects | Tls(_) | Rustls(_) => true,
+        // What rustls makes of a certificate that is not trusted, and of a server without TLS.
+        Io(error) => error.kind() == std::io::ErrorKind::InvalidData,
+        _ => false,
+    }
 }
 
 /// An error of an engine.

@@ -14,7 +14,7 @@ use crate::tlm::watched::watched;
 pub(super) fn select_by_engine(
     settings: &EngineSettings,
     queries: &[String],
-    top_k: u32,
+    top_k: usize,
     query: Query,
     observer: &mut dyn Observer,
 ) -> Result<External, TlmError> {
@@ -24,7 +24,7 @@ pub(super) fn select_by_engine(
     let texts = queries.len() as u64;
     let results = watched("searching", texts, Unit::Texts, observer, &position, || {
         let progress = |done: u64, _: u64| position.store(done, Ordering::Relaxed);
-        engine.search(queries, top_k as usize, query, &progress)
+        engine.search(queries, top_k, query, &progress)
     })?;
     let silent = results.hits.iter().filter(|hits| hits.is_empty()).count() as u64;
     if silent > 0 {

@@ -20,14 +20,13 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::TlmError;
-use super::config::{Config, PassageWords, Query, SelectMethod};
+use super::config::{Config, PassageWords, SelectMethod};
 use super::corpus::CorpusFiles;
 use super::observer::Observer;
 use super::outcome::{SelectReport, SelectedPassage, SourceCount};
 use crate::atomic;
 use crate::data::{Contents, DataError, Fields, Records, expand};
-use crate::device::choice::DeviceChoice;
-use crate::retrieval::{Analyzer, Bm25, EngineSettings, Index, SearchSettings, StopWords};
+use crate::retrieval::{Analyzer, EngineSettings, Index, SearchSettings};
 use engine::select_by_engine;
 use search::{Selection, Source};
 
@@ -67,24 +66,14 @@ pub struct SelectRequest {
     pub queries: Vec<String>,
     /// Column or JSON field of the queries' text.
     pub text_column: String,
-    /// Passages per query.
-    pub top_k: u32,
-    /// What of a text is the query.
-    pub query: Query,
+    /// Passages per query, and how they are found; an engine looks at their number and at what of a text is the query.
+    pub settings: SearchSettings,
     /// BM25 or random.
     pub method: SelectMethod,
     /// Seed of a random selection.
     pub seed: u64,
     /// How texts become terms; none: as the index, or english.
     pub analyzer: Option<Analyzer>,
-    /// The ranking function.
-    pub bm25: Bm25,
-    /// Words of queries that do not count.
-    pub stop_words: Vec<String>,
-    /// Bytes of memory for the search, about.
-    pub memory: u64,
-    /// What computes.
-    pub device: DeviceChoice,
     /// The file to be written.
     pub out: PathBuf,
 }
@@ -128,7 +117,7 @@ pub fn select_external(
                 query: config.select.query,
                 ..SearchSettings::new(config.select.top_k as usize)
             },
-            rank_cut: config.rank_cut(),
+            rank_cut: config.select.rank_cut,
             seed,
         };
         selection.run(task_texts, observer)?
@@ -161,7 +150,8 @@ pub fn select(request: &SelectRequest, observer: &mut dyn Observer) -> Result<Se
                 return Err(TlmError::Refused(advice.to_owned()));
             }
             let queries = read_queries(&request.queries, &request.text_column, observer)?;
-            let mut external = select_by_engine(settings, &queries, request.top_k, request.query, observer)?;
+            let mut external =
+                select_by_engine(settings, &queries, request.settings.k, request.settings.query, observer)?;
             external.describe(method, started);
             write_selected(&request.out, &external.passages)?;
             return Ok(external.report);
@@ -174,22 +164,11 @@ pub fn select(request: &SelectRequest, observer: &mut dyn Observer) -> Result<Se
             Source::Files(files, request.analyzer.unwrap_or_default())
         }
     };
-    let analyzer = match &source {
-        Source::Index(index) => index.analyzer(),
-        Source::Files(_, analyzer) => *analyzer,
-    };
     let selection = Selection {
         source,
         method: request.method,
-        settings: SearchSettings {
-            bm25: request.bm25,
-            query: request.query,
-            stop_words: StopWords::new(&request.stop_words, analyzer),
-            memory: request.memory,
-            device: request.device,
-            ..SearchSettings::new(request.top_k as usize)
-        },
-        rank_cut: request.top_k,
+        settings: request.settings.clone(),
+        rank_cut: None,
         seed: request.seed,
     };
     let queries = read_queries(&request.queries, &request.text_column, observer)?;

@@ -41,7 +41,7 @@ pub(super) struct Selection {
     /// Passages per query, and how they are found.
     pub settings: SearchSettings,
     /// Passages of this rank and above are dropped.
-    pub rank_cut: u32,
+    pub rank_cut: Option<u32>,
     /// Of a random selection.
     pub seed: u64,
 }
@@ -111,7 +111,7 @@ impl Selection {
             ));
         }
         let mut selected = union.into_selected();
-        selected.retain(|found| found.rank < self.rank_cut);
+        selected.retain(|found| self.rank_cut.is_none_or(|cut| found.rank < cut));
         let chosen: Vec<Chosen> = match self.method {
             SelectMethod::Random => retrieval::random(index.documents(), selected.len() as u32, self.seed)?
                 .into_iter()
