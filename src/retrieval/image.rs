@@ -43,6 +43,8 @@ pub(super) struct SubTileImage {
     column_terms: Vec<(u64, u32)>,
     /// `(STRIPS, column_count, STRIP)` codes.
     columns: Vec<u16>,
+    /// The largest code of each column.
+    largest: Vec<u16>,
 }
 
 /// What a term has in a sub-tile.
@@ -84,6 +86,7 @@ impl SubTileImage {
         self.coder.fill(lists.lengths, codes);
         self.choose_columns(lists, uses, memory);
         self.places.clear();
+        self.largest.clear();
         // Both are overwritten, so they never get shorter.
         let column_count = self.column_terms.len();
         self.columns.resize(self.columns.len().max(column_count * SUB_TILE), 0);
@@ -112,6 +115,7 @@ impl SubTileImage {
                     let start = (strip * column_count + column) * STRIP;
                     columns[start..start + STRIP].copy_from_slice(codes);
                 }
+                self.largest.push(codes.iter().copied().max().unwrap_or(0));
                 self.places.push([COLUMN, column as u32]);
             } else {
                 let coded;
@@ -181,6 +185,12 @@ impl SubTileImage {
     /// How many columns there are.
     pub(super) fn column_count(&self) -> usize {
         self.column_terms.len()
+    }
+
+    /// The largest code of a column.
+    #[inline(always)]
+    pub(super) fn largest_code(&self, column: usize) -> u16 {
+        self.largest[column]
     }
 
     /// The codes of a column in a strip.

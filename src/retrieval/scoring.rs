@@ -1,17 +1,21 @@
 //! The inner loop: scores of some queries in one sub-tile.
 //!
-//! Accumulators are `[u32; SUB_TILE]` for each query, 16 KB: one fits the L1 cache, all of them half of the L2 cache.
+//! Scores are `[u32; SUB_TILE]` for each query, 16 KB: one fits the L1 cache, all of them half of the L2 cache.
 //!
 //! ```text
 //! for each query    lists     scores[d] += (w c + h) >> s                        one document after another
 //! for each strip of 256 documents, each query:
+//!                   parts     of 64 documents, where the largest score and the largest codes of all columns together
+//!                             pass the threshold
 //!                   needs     what the columns must add to pass the threshold   16 bits, rounded down
 //!                   bounds    what they can add: sums of w c >> 16, + 1 each    16 bits, 16 documents in a register
 //!                   columns   scores += (w c[d] + h) >> s                       8 documents, where a bound reaches its need
 //! ```
 //!
-//! A strip of all columns is read from memory once for all queries. Frequent terms have the columns, and small weights: few
-//! documents are left to be scored exactly, and those that are not could not come in, so the bounds change no result.
+//! Where queries have many columns, a strip of all columns is read from memory once for all queries; where they have few,
+//! as those of a sentence, each query is taken through the sub-tile alone and its scores stay in the L1 cache. Frequent
+//! terms have the columns, and small weights: few documents are left to be scored exactly, and those that are not could
+//! not come in, so the bounds change no result.
 //!
 //! An absent document has code 0 in a column and adds h >> s = 0.
 
@@ -26,7 +30,7 @@ use super::image::{Place, STRIP, STRIPS, SubTileImage};
 /// Queries that are scored together, at most: their accumulators are 256 KB.
 pub(super) const MAX_QUERIES: usize = 16;
 
-/// Documents whose bounds are added up together, in registers.
+/// Documents that are left out together, and whose bounds are added up together, in registers.
 const PART: usize = 128;
 
 /// Documents whose bounds a vector register holds.
@@ -38,15 +42,23 @@ const GROUP: usize = 8;
 /// Postings at the beginning of a list that are asked for ahead; the processor itself sees to the others.
 const HEAD: usize = 64;
 
-/// The memory of one thread.
-pub(super) struct Accumulators(Vec<Accumulator>);
+/// Columns of a query, on average, from which on strips are read for all queries together.
+const MANY_COLUMNS: usize = 8;
 
-/// The memory of a query.
+/// The memory of one thread.
+pub(super) struct Accumulators {
+    /// Of the queries that are scored together.
+    scores: Vec<[u32; SUB_TILE]>,
+    queries: Vec<Accumulator>,
+}
+
+/// The memory of a query beside its scores.
 struct Accumulator {
-    scores: [u32; SUB_TILE],
     /// (postings, weight) of the query's lists.
     lists: Vec<(Range<usize>, u32)>,
     columns: Vec<Column>,
+    /// What the columns add to a score in this sub-tile at most.
+    most: u32,
     bound: Bound,
     /// Keys that come in and are not yet handed on.
     found: [u64; 2 * STRIP],
@@ -111,14 +123,17 @@ impl Accumulators {
     /// Ready for up to [`MAX_QUERIES`] queries at a time.
     pub(super) fn new() -> Self {
         let accumulator = || Accumulator {
-            scores: [0; SUB_TILE],
             lists: Vec::new(),
             columns: Vec::new(),
+            most: 0,
             bound: Bound::default(),
             found: [0; 2 * STRIP],
             found_len: 0,
         };
-        Accumulators(std::iter::repeat_with(accumulator).take(MAX_QUERIES).collect())
+        Accumulators {
+            scores: vec![[0; SUB_TILE]; MAX_QUERIES],
+            queries: std::iter::repeat_with(accumulator).take(MAX_QUERIES).collect(),
+        }
     }
 }
 
@@ -151,24 +166,38 @@ fn score_with_avx2(image: &SubTileImage, queries: &[WeightedQuery], accumulators
 
 #[inline(always)]
 fn score(image: &SubTileImage, queries: &[WeightedQuery], accumulators: &mut Accumulators, best: &[Best]) {
-    let accumulators = &mut accumulators.0[..queries.len()];
+    let Accumulators {
+        scores,
+        queries: accumulators,
+    } = accumulators;
+    let accumulators = &mut accumulators[..queries.len()];
     for (query, accumulator) in queries.iter().zip(&mut *accumulators) {
         find_places(image, query, accumulator);
     }
-    for (at, query) in queries.iter().enumerate() {
-        if let Some(next) = accumulators.get(at + 1) {
-            next.lists
-                .iter()
-                .for_each(|(list, _)| fetch(image.postings(list.start..list.end.min(list.start + HEAD))));
+    let columns: usize = accumulators.iter().map(|accumulator| accumulator.columns.len()).sum();
+    let together = match columns >= MANY_COLUMNS * queries.len() {
+        true => queries.len(),
+        false => 1,
+    };
+    for first in (0..queries.len()).step_by(together) {
+        let places = first..first + together;
+        for (at, scores) in places.clone().zip(&mut *scores) {
+            if let Some(next) = accumulators.get(at + 1) {
+                next.lists
+                    .iter()
+                    .for_each(|(list, _)| fetch(image.postings(list.start..list.end.min(list.start + HEAD))));
+            }
+            add_lists(image, &queries[at], &accumulators[at].lists, scores);
         }
-        add_lists(image, query, &mut accumulators[at]);
-    }
-    for strip in 0..STRIPS {
-        for ((query, accumulator), best) in queries.iter().zip(&mut *accumulators).zip(best) {
-            add_columns(image, strip, query, accumulator, best.threshold());
-            // Room for another strip, or the end: a few keys for each lock.
-            if accumulator.found_len > STRIP || strip == STRIPS - 1 {
-                best.take(&accumulator.found[..std::mem::take(&mut accumulator.found_len)]);
+        for strip in 0..STRIPS {
+            for (at, scores) in places.clone().zip(&*scores) {
+                let (accumulator, best) = (&mut accumulators[at], &best[at]);
+                let scores = &scores.as_chunks::<STRIP>().0[strip];
+                add_columns(image, strip, &queries[at], scores, accumulator, best.threshold());
+                // Room for another strip, or the end: a few keys for each lock.
+                if accumulator.found_len > STRIP || strip == STRIPS - 1 {
+                    best.take(&accumulator.found[..std::mem::take(&mut accumulator.found_len)]);
+                }
             }
         }
     }
@@ -178,17 +207,26 @@ fn score(image: &SubTileImage, queries: &[WeightedQuery], accumulators: &mut Acc
 #[inline(always)]
 fn find_places(image: &SubTileImage, query: &WeightedQuery, accumulator: &mut Accumulator) {
     let Accumulator {
-        lists, columns, bound, ..
+        lists,
+        columns,
+        most,
+        bound,
+        ..
     } = accumulator;
     columns.clear();
     lists.clear();
+    *most = 0;
+    let product = product(query);
     for &(term, weight) in &query.terms {
         match image.place(term) {
-            Place::Column(number) => columns.push(Column {
-                number,
-                weight,
-                reduced: [0; LANES],
-            }),
+            Place::Column(number) => {
+                *most += product(weight, u32::from(image.largest_code(number)));
+                columns.push(Column {
+                    number,
+                    weight,
+                    reduced: [0; LANES],
+                });
+            }
             Place::List(list) => {
                 if !list.is_empty() {
                     lists.push((list, weight));
@@ -199,15 +237,21 @@ fn find_places(image: &SubTileImage, query: &WeightedQuery, accumulator: &mut Ac
     *bound = Bound::new(columns, query.shift);
 }
 
+/// What a term adds to the score of a document, by its weight and the document's code.
+#[inline(always)]
+fn product(query: &WeightedQuery) -> impl Fn(u32, u32) -> u32 + use<> {
+    let (half, shift) = (query.half(), query.shift);
+    move |weight, code| (weight * code + half) >> shift
+}
+
 /// The scores by the lists alone.
 #[inline(always)]
-fn add_lists(image: &SubTileImage, query: &WeightedQuery, accumulator: &mut Accumulator) {
-    let (half, shift) = (query.half(), query.shift);
-    let Accumulator { scores, lists, .. } = accumulator;
+fn add_lists(image: &SubTileImage, query: &WeightedQuery, lists: &[(Range<usize>, u32)], scores: &mut [u32; SUB_TILE]) {
+    let product = product(query);
     scores.fill(0);
-    for &mut (ref range, weight) in lists {
+    for &(ref range, weight) in lists {
         let mut add = |posting: u32| {
-            scores[posting as usize % SUB_TILE] += (weight * (posting >> 16) + half) >> shift;
+            scores[posting as usize % SUB_TILE] += product(weight, posting >> 16);
         };
         let (fours, rest) = image.postings(range.clone()).as_chunks::<4>();
         for &[a, b, c, d] in fours {
@@ -226,21 +270,26 @@ fn add_columns(
     image: &SubTileImage,
     strip: usize,
     query: &WeightedQuery,
+    scores: &[u32; STRIP],
     accumulator: &mut Accumulator,
     threshold: u32,
 ) {
-    let (half, shift) = (query.half(), query.shift);
     let Accumulator {
-        scores,
         columns,
+        most,
         bound,
         found,
         found_len,
         ..
     } = accumulator;
-    let parts = scores[strip * STRIP..][..STRIP].as_chunks::<PART>().0;
+    let product = product(query);
+    // What a score must have by lists.
+    let by_lists = (threshold + 1).saturating_sub(*most);
     let mut len = *found_len;
-    for (part, scores) in parts.iter().enumerate() {
+    for (part, scores) in scores.as_chunks::<PART>().0.iter().enumerate() {
+        if scores.iter().copied().fold(0, u32::max) < by_lists {
+            continue;
+        }
         // More than a score in half units is no more than its next integer.
         let goal = (threshold + 1).saturating_sub(columns.len().div_ceil(2) as u32);
         let mut needs = [0_u16; PART];
@@ -271,7 +320,7 @@ fn add_columns(
             for column in &*columns {
                 let codes = &image.codes(strip, column.number).as_chunks::<GROUP>().0[group];
                 for (sum, &code) in sums.iter_mut().zip(codes) {
-                    *sum += (column.weight * u32::from(code) + half) >> shift;
+                    *sum += product(column.weight, u32::from(code));
                 }
             }
             // Every key is written, and only those that pass advance the end: no branch to mispredict.

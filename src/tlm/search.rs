@@ -11,11 +11,13 @@
 //! the search, a score that is not below the one before is written as the next smaller float.
 
 use std::collections::HashSet;
+use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use rayon::prelude::*;
 use serde::Serialize;
 
 use super::TlmError;
@@ -69,6 +71,9 @@ const MOST_HITS_TOGETHER: u64 = 1 << 20;
 
 /// Bytes of memory for each of them: a name takes an eighth of it.
 const BYTES_PER_HIT: u64 = 1 << 10;
+
+/// Queries whose lines are made together, by all threads.
+const QUERIES_TOGETHER: usize = 64;
 
 /// Searches for every query and writes the run, whole or not at all.
 ///
@@ -155,7 +160,8 @@ fn column(name: &str) -> String {
 /// Writes a run.
 struct RunWriter<'a> {
     index: &'a Index,
-    queries: std::slice::Iter<'a, String>,
+    /// The names of those that are not written yet.
+    queries: &'a [String],
     tag: &'a str,
     out: NewFile,
     /// Of the next queries: hits and one unit of their scores.
@@ -169,7 +175,7 @@ impl<'a> RunWriter<'a> {
     fn new(request: &'a SearchRequest, index: &'a Index, queries: &'a [String]) -> Result<Self, TlmError> {
         Ok(RunWriter {
             index,
-            queries: queries.iter(),
+            queries,
             tag: &request.tag,
             out: NewFile::create(&request.out)?,
             pending: Vec::new(),
@@ -199,18 +205,31 @@ impl<'a> RunWriter<'a> {
                 "a passage has an empty id, which a run cannot hold: build the index with other ids".to_owned(),
             ));
         }
-        for (hits, unit) in std::mem::take(&mut self.pending) {
-            let query = self.queries.next().map_or("", String::as_str);
+        let names: Vec<String> = passages.par_iter().map(|passage| column(&passage.id)).collect();
+        let tag = self.tag;
+        let lines_of = |(query, (hits, unit)): (&String, &(Vec<Hit>, f64))| {
+            let mut lines = String::new();
             let mut last = f32::INFINITY;
-            for (rank, hit) in (1..).zip(&hits) {
+            for (rank, hit) in (1..).zip(hits) {
                 let place = documents.partition_point(|&document| document < hit.document);
-                let id = column(&passages[place].id);
+                let name = &names[place];
                 last = ((f64::from(hit.score) * unit) as f32).min(last.next_down());
-                writeln!(self.out, "{query} Q0 {id} {rank} {last} {}", self.tag).map_err(self.failed())?;
+                writeln!(lines, "{query} Q0 {name} {rank} {last} {tag}").expect("a string takes everything");
             }
-            self.written += hits.len() as u64;
+            lines
+        };
+        let (queries, rest) = self.queries.split_at(self.pending.len());
+        self.queries = rest;
+        let together = queries.chunks(QUERIES_TOGETHER);
+        for (queries, hits) in together.zip(self.pending.chunks(QUERIES_TOGETHER)) {
+            let lines: Vec<String> = queries.par_iter().zip(hits).map(lines_of).collect();
+            for lines in lines {
+                self.out.write_all(lines.as_bytes()).map_err(self.failed())?;
+            }
         }
+        self.written += self.pending_hits as u64;
         self.pending_hits = 0;
+        self.pending.clear();
         Ok(())
     }
 
