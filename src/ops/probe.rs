@@ -77,16 +77,15 @@ fn fma(call: &Call) {
         vectorised(
             #[inline(always)]
             || {
-                let mut chains = [[0.0f32; LANES]; VECTORS];
-                chains.as_flattened_mut()[..x.len()].copy_from_slice(x);
+                // Flat: loops over vectors and their lanes become scattered writes where the compiler has AVX-512.
+                let mut chains = [0.0f32; BLOCK];
+                chains[..x.len()].copy_from_slice(x);
                 for _ in 0..rounds {
-                    for vector in &mut chains {
-                        for lane in vector {
-                            *lane = lane.mul_add(A, B);
-                        }
+                    for lane in &mut chains {
+                        *lane = lane.mul_add(A, B);
                     }
                 }
-                y.copy_from_slice(&chains.as_flattened()[..y.len()]);
+                y.copy_from_slice(&chains[..y.len()]);
             },
         );
     });

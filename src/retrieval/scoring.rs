@@ -5,7 +5,7 @@
 //! ```text
 //! for each query    lists     scores[d] += (w c + h) >> s                        one document after another
 //! for each strip of 256 documents, each query:
-//!                   parts     of 64 documents, where the largest score and the largest codes of all columns together
+//!                   parts     of 128 documents, where the largest score and the largest codes of all columns together
 //!                             pass the threshold
 //!                   needs     what the columns must add to pass the threshold   16 bits, rounded down
 //!                   bounds    what they can add: sums of w c >> 16, + 1 each    16 bits, 16 documents in a register
@@ -283,15 +283,15 @@ fn add_columns(
         ..
     } = accumulator;
     let product = product(query);
-    // What a score must have by lists.
-    let by_lists = (threshold + 1).saturating_sub(*most);
+    let least = threshold.saturating_add(1);
+    let by_lists = least.saturating_sub(*most);
     let mut len = *found_len;
     for (part, scores) in scores.as_chunks::<PART>().0.iter().enumerate() {
         if scores.iter().copied().fold(0, u32::max) < by_lists {
             continue;
         }
         // More than a score in half units is no more than its next integer.
-        let goal = (threshold + 1).saturating_sub(columns.len().div_ceil(2) as u32);
+        let goal = least.saturating_sub(columns.len().div_ceil(2) as u32);
         let mut needs = [0_u16; PART];
         for (need, &score) in needs.iter_mut().zip(scores) {
             let units = goal.saturating_sub(score) >> bound.shift;
@@ -379,7 +379,10 @@ mod tests {
         let bm25 = Bm25::default();
         let codes = CodeTable::new(bm25, index.average_length());
         let words = (0..40).map(|word| format!("w{word} ").repeat(1 + word % 3));
-        let texts = [words.collect::<String>() + "q12 q900", "w0 w39 w39".to_owned()];
+        let words = words.collect::<String>();
+        let many = ["q12 q900", "q77"].map(|word| words.clone() + word);
+        let few = ["w0 w39 w39", "w20 q17", "w38 q900 w5"].map(str::to_owned);
+        let texts = [&many[..], &few[..]].concat();
         let prepared = Prepared::new(&index, &texts, Query::Text, &[], &bm25).unwrap();
         let tile = index.tile(index.tiles()[0]).unwrap();
         let mut lists = TileLists::default();
@@ -400,18 +403,23 @@ mod tests {
         assert!(by_columns.iter().all(|image| (25..40).contains(&image.column_count())));
 
         type Version = fn(&SubTileImage, &[WeightedQuery], &mut Accumulators, &[Best]);
-        let hits = |version: Version, images: &[SubTileImage], k| -> Vec<Vec<Hit>> {
-            let (mut accumulators, best) = (Accumulators::new(), [(); 2].map(|()| Best::new(k, DOCUMENTS)));
+        let hits = |version: Version, images: &[SubTileImage], queries: &[WeightedQuery], k| -> Vec<Vec<Hit>> {
+            let mut accumulators = Accumulators::new();
+            let best: Vec<Best> = queries.iter().map(|_| Best::new(k, DOCUMENTS)).collect();
             for image in images {
-                version(image, &prepared.queries, &mut accumulators, &best);
+                version(image, queries, &mut accumulators, &best);
             }
             best.into_iter().map(|best| best.into_hits().unwrap()).collect()
         };
         for k in [1, 40, 3000, DOCUMENTS] {
-            let expected = hits(score, &by_lists, k);
+            let expected = hits(score, &by_lists, &prepared.queries, k);
             assert!(expected[0].len() >= k.min(19_000));
             for version in [score as Version, score_sub_tile] {
-                assert!(hits(version, &by_columns, k) == expected, "k = {k}");
+                // Together, and one by one.
+                for queries in [0..many.len(), many.len()..texts.len()] {
+                    let found = hits(version, &by_columns, &prepared.queries[queries.clone()], k);
+                    assert!(found == expected[queries.clone()], "k = {k}, queries {queries:?}");
+                }
             }
         }
     }
