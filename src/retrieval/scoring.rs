@@ -27,7 +27,7 @@ use super::codec::SUB_TILE;
 use super::fetch::fetch;
 use super::image::{Place, STRIP, STRIPS, SubTileImage};
 
-/// Queries that are scored together, at most: their accumulators are 256 KB.
+/// Queries that are handed in together, at most: their scores are 256 KB.
 pub(super) const MAX_QUERIES: usize = 16;
 
 /// Documents that are left out together, and whose bounds are added up together, in registers.
@@ -176,7 +176,7 @@ fn score(image: &SubTileImage, queries: &[WeightedQuery], accumulators: &mut Acc
     }
     let columns: usize = accumulators.iter().map(|accumulator| accumulator.columns.len()).sum();
     let together = match columns >= MANY_COLUMNS * queries.len() {
-        true => queries.len(),
+        true => queries.len().max(1),
         false => 1,
     };
     for first in (0..queries.len()).step_by(together) {

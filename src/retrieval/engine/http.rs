@@ -1,7 +1,7 @@
 //! Requests to a search engine: JSON in and out, with patience for an engine that is busy and none for one that refuses.
 //!
 //! An answer 429 or 5xx and a broken connection are tried again after a pause that doubles; any other answer that is no
-//! success, and a failure of TLS, is an error at once, with the engine's own words. Credentials come from the environment alone:
+//! success is an error at once, with the engine's own words, and so is a failure of TLS. Credentials come from the environment alone:
 //!
 //! ```text
 //! TLM_ENGINE_USER, TLM_ENGINE_PASSWORD     basic authentication
@@ -106,7 +106,8 @@ impl Http {
                     reason
                 }
                 Err(error) => {
-                    let reason = match self.base.starts_with("https:") {
+                    let too_large = matches!(error, ureq::Error::BodyExceedsLimit(_));
+                    let reason = match self.base.starts_with("https:") && !too_large {
                         true => format!("{path}: {error} (is there TLS, and a certificate that this machine trusts?)"),
                         false => format!("{path}: {error}"),
                     };
