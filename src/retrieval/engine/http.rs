@@ -1,7 +1,8 @@
 //! Requests to a search engine: JSON in and out, with patience for an engine that is busy and none for one that refuses.
 //!
 //! An answer 429 or 5xx and a broken connection are tried again after a pause that doubles; any other answer that is no
-//! success is an error at once, with the engine's own words, and so is a failure of TLS. Credentials come from the environment alone:
+//! success is an error at once, with the engine's own words, and so is a failure of TLS. Credentials come from the
+//! environment alone:
 //!
 //! ```text
 //! TLM_ENGINE_USER, TLM_ENGINE_PASSWORD     basic authentication
