@@ -66,9 +66,10 @@ fn hits_equal_the_definition_for_every_variant_on_random_corpora() {
         let passages = texts(&mut random, documents, 120, vocabulary);
         let queries = texts(&mut random, 6, 60, vocabulary);
         let corpus = Corpus::new(&split(&passages));
-        let index = build(&passages, 128);
+        let mut index = build(&passages, 128);
         for bm25 in all_functions() {
             let k = 1 + random.below(20) as usize;
+            // The codes that are kept are those of the function before.
             let found = search(&index, &queries, k, &bm25, NO_PROGRESS).unwrap();
             for (query, text) in split(&queries).iter().enumerate() {
                 let scores = corpus.score(text, &bm25);
@@ -76,6 +77,8 @@ fn hits_equal_the_definition_for_every_variant_on_random_corpora() {
                 expected.truncate(k);
                 assert_eq!(pairs(&found.hits[query]), expected, "{bm25:?}, K {k}, query {query}");
             }
+            index.keep_codes(&bm25).unwrap();
+            assert_eq!(search(&index, &queries, k, &bm25, NO_PROGRESS).unwrap(), found);
         }
     }
 }
@@ -173,7 +176,7 @@ fn frequencies_and_lengths_equal_counts_by_hand() {
 }
 
 #[test]
-fn hits_are_the_same_for_every_thread_count_tile_size_segment_split_memory_and_cut_of_the_input() {
+fn hits_are_the_same_for_every_thread_count_tile_size_segment_split_memory_cut_of_the_input_and_kept_codes() {
     let mut random = Random(5);
     let passages = texts(&mut random, 9000, 30, 900);
     let queries = texts(&mut random, 300, 25, 900);
@@ -187,7 +190,7 @@ fn hits_are_the_same_for_every_thread_count_tile_size_segment_split_memory_and_c
         builder.finish().unwrap()
     };
     let one = build(&passages, DEFAULT_TILE_DOCUMENTS);
-    let indexes = [
+    let mut indexes = [
         in_pieces(1000, u32::MAX),
         in_pieces(65_536, u32::MAX),
         in_pieces(37, u32::MAX),
@@ -202,8 +205,17 @@ fn hits_are_the_same_for_every_thread_count_tile_size_segment_split_memory_and_c
 
     for (k, bm25) in [(1, Bm25::default()), (10, Bm25::default()), (4000, all_functions()[30])] {
         let expected = search(&one, &queries, k, &bm25, NO_PROGRESS).unwrap();
-        for index in &indexes {
-            for (threads, memory) in [(1, DEFAULT_MEMORY), (2, 1 << 20), (3, 100_000)] {
+        for index in &mut indexes {
+            assert_eq!(index.kept_bytes(), 0);
+            for (threads, memory, keep) in [
+                (1, DEFAULT_MEMORY, false),
+                (2, 1 << 20, false),
+                (3, 100_000, true),
+                (2, 1 << 20, true),
+            ] {
+                if keep && index.kept_bytes() == 0 {
+                    index.keep_codes(&bm25).unwrap();
+                }
                 let settings = SearchSettings {
                     bm25,
                     memory,
@@ -215,11 +227,13 @@ fn hits_are_the_same_for_every_thread_count_tile_size_segment_split_memory_and_c
                 assert_eq!(
                     found,
                     expected,
-                    "K {k}, {threads} threads, {} segments, {} tiles",
+                    "K {k}, {threads} threads, {} segments, {} tiles, {} bytes kept",
                     index.segment_count(),
-                    index.tile_count()
+                    index.tile_count(),
+                    index.kept_bytes()
                 );
             }
+            index.drop_codes();
         }
     }
 }
@@ -260,13 +274,18 @@ fn k_above_n_gives_every_document_that_shares_a_term_and_no_other() {
 
 #[test]
 fn an_empty_corpus_and_an_empty_query_list_give_nothing() {
-    let empty = build(&[], 16);
+    let mut empty = build(&[], 16);
     assert_eq!(
         (empty.documents(), empty.segment_count(), empty.average_length()),
         (0, 0, 0.0)
     );
     let found = search(&empty, &["word"], 5, &Bm25::default(), NO_PROGRESS).unwrap();
-    assert_eq!((found.hits, found.without_terms), (vec![vec![]], vec![0]));
+    assert_eq!((&found.hits, &found.without_terms), (&vec![vec![]], &vec![0]));
+    empty.keep_codes(&Bm25::default()).unwrap();
+    assert_eq!(
+        search(&empty, &["word"], 5, &Bm25::default(), NO_PROGRESS).unwrap(),
+        found
+    );
     let blank = build(&["".to_owned(), " ".to_owned()], 16);
     assert_eq!(
         search(&blank, &["word"], 5, &Bm25::default(), NO_PROGRESS)
@@ -290,7 +309,7 @@ fn term_frequencies_above_a_byte_and_document_lengths_above_the_code_table_are_e
         .collect();
     let queries = ["echo".to_owned(), "filler echo filler".to_owned()];
     let corpus = Corpus::new(&split(&passages));
-    let index = build(&passages, 4);
+    let mut index = build(&passages, 4);
     let cf = 1 + 9 + 254 + 255 + 256 + 300 + 70_000 + 2;
     assert_eq!(index.frequencies("echo"), (8, cf));
     for bm25 in all_functions() {
@@ -298,6 +317,8 @@ fn term_frequencies_above_a_byte_and_document_lengths_above_the_code_table_are_e
         for (hits, text) in found.hits.iter().zip(split(&queries)) {
             assert_eq!(pairs(hits), corpus.score(&text, &bm25).ranking(), "{bm25:?}");
         }
+        index.keep_codes(&bm25).unwrap();
+        assert_eq!(search(&index, &queries, 20, &bm25, NO_PROGRESS).unwrap(), found);
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::output::WithMemory;
-use super::search_args::RankingArgs;
+use super::search_args::SettingsArgs;
 use super::{CliError, GlobalArgs, heap, output};
 use crate::data::Fields;
 use crate::report::Watch;
@@ -48,7 +48,7 @@ pub(super) struct SearchArgs {
     #[arg(long)]
     analyzer: Option<Analyzer>,
     #[command(flatten)]
-    ranking: RankingArgs,
+    settings: SettingsArgs,
 }
 
 fn tag(text: &str) -> Result<String, String> {
@@ -61,7 +61,7 @@ fn tag(text: &str) -> Result<String, String> {
 pub(super) fn run(args: SearchArgs, global: &GlobalArgs) -> Result<(), CliError> {
     heap::return_large_blocks();
     let request = SearchRequest {
-        settings: args.ranking.settings(global)?,
+        settings: args.settings.settings(global)?,
         index: args.index,
         queries: args.queries,
         fields: Fields {

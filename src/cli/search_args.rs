@@ -13,7 +13,7 @@ use crate::tlm::config::Query;
 
 /// How many passages are found for a query, and how.
 #[derive(Debug, Args)]
-pub(super) struct RankingArgs {
+pub(super) struct SettingsArgs {
     /// Passages per query.
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
     top_k: u32,
@@ -42,7 +42,7 @@ pub(super) struct RankingArgs {
     memory: u64,
 }
 
-impl RankingArgs {
+impl SettingsArgs {
     /// The settings of the search, BM25's parameters checked.
     pub(super) fn settings(&self, global: &GlobalArgs) -> Result<SearchSettings, CliError> {
         let bm25 = Bm25 {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args};
 
 use super::index::passage_words;
-use super::search_args::RankingArgs;
+use super::search_args::SettingsArgs;
 use super::{CliError, GlobalArgs, heap, output};
 use crate::report::Watch;
 use crate::report::format::{count, duration};
@@ -70,7 +70,7 @@ pub(super) struct SelectArgs {
     #[arg(long)]
     analyzer: Option<Analyzer>,
     #[command(flatten)]
-    ranking: RankingArgs,
+    settings: SettingsArgs,
 }
 
 fn selecting_method(name: &str) -> Result<SelectMethod, String> {
@@ -84,7 +84,7 @@ fn selecting_method(name: &str) -> Result<SelectMethod, String> {
 pub(super) fn run(args: SelectArgs, global: &GlobalArgs) -> Result<(), CliError> {
     heap::return_large_blocks();
     let request = SelectRequest {
-        settings: args.ranking.settings(global)?,
+        settings: args.settings.settings(global)?,
         corpus: match (args.engine, args.index) {
             (Some(url), _) => Corpus::Engine(EngineSettings {
                 text_field: args.corpus_text_column.clone(),

@@ -284,6 +284,11 @@ impl CodeTable {
             .max(1.0) as u16
     }
 
+    /// Whether it is the table of this ranking function.
+    pub(super) fn is_of(&self, bm25: &Bm25) -> bool {
+        self.bm25 == *bm25
+    }
+
     /// For each frequency below [`LONG_TF`], from 1 on, the codes of each length below [`LENGTHS`].
     pub(super) fn at_hand(&self) -> &[Vec<u16>] {
         &self.at_hand

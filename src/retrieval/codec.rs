@@ -177,9 +177,9 @@ impl<'a> PostingList<'a> {
         !self.long_tfs.is_empty()
     }
 
-    /// Calls `visit` with the local id and the tf of every posting of [`LONG_TF`] or more. `None` if they are not as
+    /// Calls `visit` with the place, the local id and the tf of every posting of [`LONG_TF`] or more. `None` if they are not as
     /// [`encode`] makes them, as far as it can be told without looking at the others.
-    pub(super) fn for_each_long(&self, mut visit: impl FnMut(u16, u32)) -> Option<()> {
+    pub(super) fn for_each_long(&self, mut visit: impl FnMut(u32, u16, u32)) -> Option<()> {
         let (mut at, mut place, mut sub_tile) = (0, 0_u32, 0);
         while at < self.long_tfs.len() {
             place = place.checked_add(read_varint(self.long_tfs, &mut at)?)?;
@@ -188,7 +188,7 @@ impl<'a> PostingList<'a> {
             while self.cuts[sub_tile + 1] <= place {
                 sub_tile += 1;
             }
-            visit((sub_tile * SUB_TILE) as u16 + posting % SUB_TILE as u16, tf);
+            visit(place, (sub_tile * SUB_TILE) as u16 + posting % SUB_TILE as u16, tf);
         }
         Some(())
     }
@@ -235,7 +235,7 @@ mod tests {
         let list = PostingList::new(bytes, count, sub_tiles(documents))?;
         list.for_each(documents, |id, tf| found.push((id as u16, tf)))?;
         let mut long = Vec::new();
-        list.for_each_long(|id, tf| long.push((id, tf)))
+        list.for_each_long(|_, id, tf| long.push((id, tf)))
             .expect("as many long tfs as for_each has found");
         assert!(long.iter().eq(found.iter().filter(|(_, tf)| *tf >= LONG_TF)));
         assert_eq!(list.has_long_tfs(), !long.is_empty());

@@ -13,8 +13,8 @@ use super::pass::Pass;
 use super::scoring::{Accumulators, MAX_QUERIES, score_sub_tile};
 
 /// The work of a thread.
-struct Desk {
-    image: RwLock<SubTileImage>,
+struct Desk<'a> {
+    image: RwLock<SubTileImage<'a>>,
     /// Its number in the group.
     sub_tile: AtomicUsize,
     /// Where the queries begin that are not yet taken through the image.

@@ -17,9 +17,11 @@ use std::iter::Peekable;
 use std::ops::Range;
 use std::slice::Iter;
 
-use super::bm25::{CodeTable, LENGTHS};
-use super::codec::{LONG_TF, SUB_TILE, posting};
+use super::bm25::CodeTable;
+use super::codec::{SUB_TILE, posting};
+use super::coder::Coder;
 use super::fetch::fetch;
+use super::kept::kept_range;
 use super::lists::SubTileLists;
 
 /// Documents of a strip.
@@ -30,11 +32,13 @@ pub(super) const STRIPS: usize = SUB_TILE / STRIP;
 
 /// A sub-tile made ready for a set of terms; terms are numbered by their place in that set.
 #[derive(Default)]
-pub(super) struct SubTileImage {
+pub(super) struct SubTileImage<'a> {
     first_document: u32,
     coder: Coder,
-    /// For each term where its postings begin and end in `postings`, or [`COLUMN`] and its number.
+    /// For each term where its postings begin and end, or [`COLUMN`] and its number.
     places: Vec<[u32; 2]>,
+    /// The tile's postings, if the index keeps their codes: then they are not in `postings`.
+    kept: Option<&'a [u32]>,
     /// code << 16 | document
     postings: Vec<u32>,
     /// So many of them belong to this sub-tile.
@@ -65,6 +69,9 @@ const COLUMN_BYTES: u64 = (SUB_TILE * size_of::<u16>()) as u64;
 const AHEAD: usize = 12;
 const HEAD: u32 = 1024;
 
+/// How many codes at the beginning of a list that the index keeps are asked for before the first query adds them.
+const KEPT_HEAD: usize = 256;
+
 /// What it costs to make an empty column, and for a query to add one up, counted in postings. Found by trying, with 60 and
 /// with 600 queries of whole passages.
 const MAKE_COLUMN: u64 = SUB_TILE as u64 / 10;
@@ -78,45 +85,60 @@ fn gain(postings: u32, uses: u32) -> Option<u64> {
     (postings * uses).checked_sub(cost).filter(|&gain| gain > 0)
 }
 
-impl SubTileImage {
+impl<'a> SubTileImage<'a> {
     /// Makes this the image of a sub-tile. `uses` holds how many queries use each term of the set; columns take up to
     /// `memory` bytes.
-    pub(super) fn fill(&mut self, lists: &SubTileLists, uses: &[u32], memory: u64, codes: &CodeTable) {
+    pub(super) fn fill(&mut self, lists: &SubTileLists<'a>, uses: &[u32], memory: u64, codes: &CodeTable) {
         self.first_document = lists.first_document;
-        self.coder.fill(lists.lengths, codes);
+        self.kept = lists.kept;
+        if self.kept.is_none() {
+            self.coder.fill(lists.lengths, codes);
+        }
         self.choose_columns(lists, uses, memory);
         self.places.clear();
         self.largest.clear();
         // Both are overwritten, so they never get shorter.
         let column_count = self.column_terms.len();
         self.columns.resize(self.columns.len().max(column_count * SUB_TILE), 0);
-        self.postings.resize(self.postings.len().max(lists.postings()), 0);
+        self.postings.resize(self.postings.len().max(own_postings(lists)), 0);
         let coder = &self.coder;
         let (columns, mut postings) = (self.columns.as_mut_slice(), self.postings.as_mut_slice());
         let mut used = 0;
         let mut longs = lists.longs.iter().peekable();
         let mut column_terms = self.column_terms.iter().peekable();
         for (place, (&start, &end)) in lists.starts.iter().zip(lists.ends).enumerate() {
-            if let (Some(&start), Some(&end)) = (lists.starts.get(place + AHEAD), lists.ends.get(place + AHEAD)) {
+            if lists.kept.is_none()
+                && let (Some(&start), Some(&end)) = (lists.starts.get(place + AHEAD), lists.ends.get(place + AHEAD))
+            {
                 fetch(&lists.bytes[start as usize..end.min(start + HEAD) as usize]);
             }
             let term = place as u32;
             let list = lists.bytes[start as usize..end as usize].as_chunks().0;
+            let kept = lists.kept.map(|kept| (kept, kept_range(start, end)));
             if column_terms.next_if(|&&(_, other)| other == term).is_some() {
                 let column = column_count - column_terms.len() - 1;
                 // Here it stays in the first-level cache until it is complete.
                 let mut codes = [0; SUB_TILE];
-                for &bytes in list {
-                    let (document, code) = coder.code(posting(bytes));
-                    codes[document] = code;
+                if let Some((kept, range)) = kept {
+                    for &posting in &kept[range] {
+                        codes[posting as usize % SUB_TILE] = (posting >> 16) as u16;
+                    }
+                } else {
+                    for &bytes in list {
+                        let (document, code) = coder.code(posting(bytes));
+                        codes[document] = code;
+                    }
+                    of_term(&mut longs, term).for_each(|long| codes[long as usize % SUB_TILE] = (long >> 16) as u16);
                 }
-                of_term(&mut longs, term).for_each(|long| codes[long as usize % SUB_TILE] = (long >> 16) as u16);
                 for (strip, codes) in codes.as_chunks::<STRIP>().0.iter().enumerate() {
                     let start = (strip * column_count + column) * STRIP;
                     columns[start..start + STRIP].copy_from_slice(codes);
                 }
                 self.largest.push(codes.iter().copied().max().unwrap_or(0));
                 self.places.push([COLUMN, column as u32]);
+            } else if let Some((kept, range)) = kept {
+                fetch(&kept[range.start..range.end.min(range.start + KEPT_HEAD)]);
+                self.places.push([range.start as u32, range.end as u32]);
             } else {
                 let coded;
                 (coded, postings) = postings.split_at_mut(list.len());
@@ -136,7 +158,7 @@ impl SubTileImage {
 
     /// The bytes of an image of these lists, were there no columns.
     pub(super) fn bytes_without_columns(lists: &SubTileLists) -> u64 {
-        let bytes = lists.postings() * size_of::<u32>() + lists.starts.len() * size_of::<[u32; 2]>();
+        let bytes = own_postings(lists) * size_of::<u32>() + lists.starts.len() * size_of::<[u32; 2]>();
         bytes as u64
     }
 
@@ -174,10 +196,10 @@ impl SubTileImage {
     /// Some of the postings, code << 16 | document.
     #[inline(always)]
     pub(super) fn postings(&self, range: Range<usize>) -> &[u32] {
-        &self.postings[range]
+        &self.kept.unwrap_or(&self.postings)[range]
     }
 
-    /// Those of all lists, one after another.
+    /// Those of all lists, one after another, where the index keeps none.
     pub(super) fn all_postings(&self) -> &[u32] {
         &self.postings[..self.used]
     }
@@ -202,80 +224,15 @@ impl SubTileImage {
     }
 }
 
+/// How many postings an image of these lists codes itself.
+fn own_postings(lists: &SubTileLists) -> usize {
+    match lists.kept {
+        Some(_) => 0,
+        None => lists.postings(),
+    }
+}
+
 /// The next longs as far as they are the term's.
 fn of_term(longs: &mut Peekable<Iter<(u32, u32)>>, term: u32) -> impl Iterator<Item = u32> {
     std::iter::from_fn(move || Some(longs.next_if(|&&(other, _)| other == term)?.1))
-}
-
-/// The codes of the documents of a sub-tile.
-struct Coder {
-    /// For each document the class of its length: the length below [`LENGTHS`], a number of its own above.
-    class_of: Box<[u16; SUB_TILE]>,
-    /// For each frequency from 1 to [`LONG_TF`], for which it is 0, the code in each class. A sub-tile has few classes and
-    /// mostly small frequencies, so what is used of it is small.
-    codes: Box<[[u16; CLASSES]; LONG_TF as usize]>,
-}
-
-/// Classes that the documents of a sub-tile can have: a power of two, so that a mask makes a number one of a class.
-const CLASSES: usize = (LENGTHS as usize + SUB_TILE).next_power_of_two();
-
-impl Default for Coder {
-    fn default() -> Self {
-        let codes = vec![[0; CLASSES]; LONG_TF as usize].into_boxed_slice();
-        Coder {
-            class_of: Box::new([0; SUB_TILE]),
-            codes: codes.try_into().expect("as many as there are frequencies"),
-        }
-    }
-}
-
-impl Coder {
-    /// Makes this that of documents of these lengths.
-    fn fill(&mut self, lengths: &[u32], table: &CodeTable) {
-        for (codes, at_hand) in self.codes.iter_mut().zip(table.at_hand()) {
-            codes[..at_hand.len()].copy_from_slice(at_hand);
-        }
-        // Of documents that are not there no list knows, unless it is damaged.
-        self.class_of.fill(0);
-        let mut own = LENGTHS as u16;
-        for (class, &length) in self.class_of.iter_mut().zip(lengths) {
-            if length < LENGTHS {
-                *class = length as u16;
-            } else {
-                for (codes, tf) in self.codes.iter_mut().zip(1..LONG_TF) {
-                    codes[usize::from(own)] = table.code(tf, length);
-                }
-                *class = own;
-                own += 1;
-            }
-        }
-    }
-
-    /// The document of a posting and its code, 0 for a frequency that the posting does not hold.
-    #[inline(always)]
-    fn code(&self, posting: u16) -> (usize, u16) {
-        let document = usize::from(posting) % SUB_TILE;
-        let class = usize::from(self.class_of[document]) % CLASSES;
-        (document, self.codes[usize::from(posting) / SUB_TILE][class])
-    }
-
-    /// Codes a list of postings as code << 16 | document.
-    #[inline(always)]
-    fn code_all(&self, list: &[[u8; 2]], coded: &mut [u32]) {
-        let code = |coded: &mut u32, bytes| {
-            let (document, code) = self.code(posting(bytes));
-            *coded = u32::from(code) << 16 | document as u32;
-        };
-        let (fours, rest) = list.as_chunks::<4>();
-        let (coded_fours, coded_rest) = coded.as_chunks_mut::<4>();
-        for ([a, b, c, d], &[x, y, z, w]) in coded_fours.iter_mut().zip(fours) {
-            code(a, x);
-            code(b, y);
-            code(c, z);
-            code(d, w);
-        }
-        for (coded, &bytes) in coded_rest.iter_mut().zip(rest) {
-            code(coded, bytes);
-        }
-    }
 }

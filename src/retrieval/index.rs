@@ -15,7 +15,9 @@ use std::path::{Path, PathBuf};
 
 use super::RetrievalError;
 use super::analyzer::Analyzer;
+use super::bm25::Bm25;
 use super::bytes::Bytes;
+use super::kept::KeptCodes;
 use super::manifest::Manifest;
 use super::passages::{Passage, PassageFile};
 use super::segment::{Segment, TileData};
@@ -31,11 +33,14 @@ pub struct Index {
     tiles: Vec<TileRef>,
     documents: u32,
     total_length: u64,
+    kept: Option<KeptCodes>,
 }
 
 /// Where a tile is.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TileRef {
+    /// Among the tiles of the index.
+    pub(super) ordinal: usize,
     pub(super) segment: usize,
     /// Within the segment.
     pub(super) number: usize,
@@ -142,6 +147,7 @@ impl Index {
         for (segment, found) in segments.iter().enumerate() {
             for (number, tile) in found.footer().tiles.iter().enumerate() {
                 tiles.push(TileRef {
+                    ordinal: tiles.len(),
                     segment,
                     number,
                     first_document: documents,
@@ -162,7 +168,32 @@ impl Index {
             tiles,
             documents,
             total_length,
+            kept: None,
         })
+    }
+
+    /// Codes all postings for a ranking function and keeps them, for many searches of few queries: each of them otherwise
+    /// codes the postings that it uses. Searches on the CPU with the same `bm25` use the codes, others do as before; all find
+    /// what they find without. The codes take [`Index::kept_bytes`] of memory, beside that of the searches.
+    ///
+    /// # Errors
+    /// [`RetrievalError::OutOfRange`] for parameters outside their ranges, [`RetrievalError::Damaged`].
+    pub fn keep_codes(&mut self, bm25: &Bm25) -> Result<(), RetrievalError> {
+        bm25.validate()?;
+        self.drop_codes(); // frees their memory first
+        self.kept = Some(KeptCodes::new(self, bm25)?);
+        Ok(())
+    }
+
+    /// Gives the memory of kept codes back.
+    pub fn drop_codes(&mut self) {
+        self.kept = None;
+    }
+
+    /// Bytes of the codes that the index keeps: about twice those of the index, or none.
+    #[must_use]
+    pub fn kept_bytes(&self) -> u64 {
+        self.kept.as_ref().map_or(0, KeptCodes::bytes)
     }
 
     /// The directory of an index on disk.
@@ -380,6 +411,11 @@ impl Index {
     /// A tile, checked.
     pub(super) fn tile(&self, tile: TileRef) -> Result<TileData<'_>, RetrievalError> {
         self.segments[tile.segment].tile(tile.number)
+    }
+
+    /// The codes that are kept for a ranking function.
+    pub(super) fn kept(&self, bm25: &Bm25) -> Option<&KeptCodes> {
+        self.kept.as_ref().filter(|kept| kept.is_of(bm25))
     }
 
     /// Gives the memory of a tile back.

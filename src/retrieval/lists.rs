@@ -14,14 +14,18 @@ use super::tile::ListPlace;
 #[derive(Default)]
 pub(super) struct TileLists<'a> {
     first_document: u32,
-    /// The length of each document.
+    documents: u32,
+    /// The length of each document; none where codes are kept.
     lengths: Vec<u32>,
     /// All lists of the tile.
     bytes: &'a [u8],
+    /// Their codes, if the index keeps them.
+    kept: Option<&'a [u32]>,
     terms: usize,
     /// `(sub_tiles + 1, terms)`: where the postings of each sub-tile begin in `bytes`, and where the last ones end.
     cuts: Vec<u32>,
-    /// The postings whose frequencies they cannot hold, (term, code << 16 | local id), ascending by sub-tile, term and id.
+    /// The postings whose frequencies they cannot hold, (term, code << 16 | local id), ascending by sub-tile, term and id;
+    /// none where codes are kept.
     longs: Vec<(u32, u32)>,
 }
 
@@ -30,14 +34,16 @@ pub(super) struct TileLists<'a> {
 pub(super) struct SubTileLists<'a> {
     /// The ordinal of the sub-tile's first document.
     pub(super) first_document: u32,
-    /// The length of each document.
+    /// The length of each document; none where codes are kept.
     pub(super) lengths: &'a [u32],
     /// All lists of the tile.
     pub(super) bytes: &'a [u8],
+    /// Their codes, if the index keeps them: see [`kept_range`](super::kept::kept_range).
+    pub(super) kept: Option<&'a [u32]>,
     /// Where each term's postings begin in `bytes`, and where they end.
     pub(super) starts: &'a [u32],
     pub(super) ends: &'a [u32],
-    /// The postings whose frequencies they cannot hold, (term, code << 16 | local id), ascending.
+    /// The postings whose frequencies they cannot hold, (term, code << 16 | local id), ascending; none where codes are kept.
     pub(super) longs: &'a [(u32, u32)],
 }
 
@@ -59,7 +65,8 @@ const HEAD: usize = 64;
 
 impl<'a> TileLists<'a> {
     /// Finds the lists of `tile`, whose first document has this ordinal. `terms` holds (number in the segment, place in
-    /// the set of `set_len`) of those of the set's terms that the segment has, ascending.
+    /// the set of `set_len`) of those of the set's terms that the segment has, ascending. `kept` are the tile's codes, if
+    /// the index keeps them.
     pub(super) fn fill(
         &mut self,
         tile: &TileData<'a>,
@@ -67,15 +74,20 @@ impl<'a> TileLists<'a> {
         terms: &[(u32, u32)],
         set_len: usize,
         codes: &CodeTable,
+        kept: Option<&'a [u32]>,
     ) -> Result<(), RetrievalError> {
         if tile.lists.len() >= MAX_LISTS as usize {
             return Err(tile.damaged());
         }
         let places = find_lists(tile, terms)?;
         self.first_document = first_document;
+        self.documents = tile.documents;
         self.lengths.clear();
-        self.lengths.extend(tile.lengths());
+        if kept.is_none() {
+            self.lengths.extend(tile.lengths());
+        }
         self.bytes = tile.lists;
+        self.kept = kept;
         self.terms = set_len;
         let cuts = sub_tiles(tile.documents) + 1;
         self.cuts.clear();
@@ -91,8 +103,8 @@ impl<'a> TileLists<'a> {
             for (cut, postings) in of_term.zip(&list.cuts[..cuts]) {
                 *cut = place.start + list.start as u32 + size_of::<u16>() as u32 * postings;
             }
-            if list.has_long_tfs() {
-                let read = list.for_each_long(|id, tf| {
+            if kept.is_none() && list.has_long_tfs() {
+                let read = list.for_each_long(|_, id, tf| {
                     let length = self.lengths.get(usize::from(id));
                     let code = length.map_or(0, |&length| codes.code(tf, length));
                     self.longs.push((*term, u32::from(code) << 16 | u32::from(id)));
@@ -115,12 +127,13 @@ impl<'a> TileLists<'a> {
 
     /// How many sub-tiles the tile has.
     pub(super) fn sub_tiles(&self) -> usize {
-        self.lengths.len().div_ceil(SUB_TILE)
+        sub_tiles(self.documents)
     }
 
     /// What lies in a sub-tile.
     pub(super) fn sub_tile(&self, number: usize) -> SubTileLists<'_> {
         let first = number * SUB_TILE;
+        let lengths = self.lengths.get(first..).unwrap_or_default();
         let (starts, ends) = self.cuts[number * self.terms..][..2 * self.terms].split_at(self.terms);
         let before = |bound| {
             self.longs
@@ -128,8 +141,9 @@ impl<'a> TileLists<'a> {
         };
         SubTileLists {
             first_document: self.first_document + first as u32,
-            lengths: &self.lengths[first..self.lengths.len().min(first + SUB_TILE)],
+            lengths: &lengths[..lengths.len().min(SUB_TILE)],
             bytes: self.bytes,
+            kept: self.kept,
             starts,
             ends,
             longs: &self.longs[before(number)..before(number + 1)],

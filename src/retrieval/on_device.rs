@@ -300,7 +300,7 @@ mod tests {
         let tile = index.tile(index.tiles()[0]).unwrap();
         let mut lists = TileLists::default();
         lists
-            .fill(&tile, 0, &prepared.of_segment[0], prepared.terms, &codes)
+            .fill(&tile, 0, &prepared.of_segment[0], prepared.terms, &codes, None)
             .unwrap();
         let sub_tiles: Vec<SubTileLists> = (0..lists.sub_tiles()).map(|number| lists.sub_tile(number)).collect();
         let uses = vec![1000; prepared.terms];

@@ -10,13 +10,13 @@
 use std::io::{self, Write};
 use std::ops::RangeInclusive;
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use zstd::bulk::Compressor;
+use zstd::bulk::{Compressor, Decompressor};
 
 use super::RetrievalError;
 use super::bytes::{Bytes, Section, SectionWriter};
 use super::codec::{read_varint, write_varint};
+use super::workers::map_with_worker;
 
 /// One passage of a corpus.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -94,6 +94,23 @@ impl Packer {
         }
         Ok(frames)
     }
+}
+
+/// Unpacks frames; made once by each thread that reads some.
+#[derive(Default)]
+struct Unpacker {
+    decompressor: Decompressor<'static>,
+    names: Vec<u8>,
+    texts: Vec<u8>,
+}
+
+/// Decompresses a part of a frame into `unpacked`.
+fn unpack(decompressor: &mut Decompressor, packed: &[u8], unpacked: &mut Vec<u8>) -> io::Result<()> {
+    unpacked.clear();
+    let size = zstd::decompressed_size(packed).ok_or_else(|| io::Error::other("its size is not given"))?;
+    unpacked.try_reserve_exact(usize::try_from(size).map_err(io::Error::other)?)?;
+    decompressor.decompress_to_buffer(packed, unpacked)?;
+    Ok(())
 }
 
 fn write_string(out: &mut Vec<u8>, text: &str) -> io::Result<()> {
@@ -194,24 +211,26 @@ impl PassageFile {
         let frames = &self.footer.frames;
         let frame_of = |document: u32| frames.partition_point(|frame| frame.first_document <= document) - 1;
         let runs: Vec<&[u32]> = documents.chunk_by(|&a, &b| frame_of(a) == frame_of(b)).collect();
-        let taken_of = |run: &&[u32]| {
+        let taken_of = |unpacker: &mut Unpacker, run: &&[u32]| {
             let number = frame_of(run[0]);
             let first = frames[number].first_document;
             let mut wanted = run.iter().map(|&document| document - first).peekable();
             let mut taken = Vec::with_capacity(run.len());
-            self.frame(number, with_texts, |place, id, source, text| {
+            self.frame(number, unpacker, with_texts, |place, strings| {
                 if wanted.next_if_eq(&place).is_some() {
-                    let [id, source, text] = [id, source, text].map(str::to_owned);
+                    let [id, source, text] = strings.map(|bytes| Some(str::from_utf8(bytes).ok()?.to_owned()));
+                    let (id, source, text) = (id?, source?, text?);
                     taken.push(Passage { id, source, text });
                 }
+                Some(())
             })?;
-            Ok(taken)
+            Ok::<_, RetrievalError>(taken)
         };
         let mut found = Vec::with_capacity(documents.len());
         for runs in runs.chunks(FRAMES_TOGETHER) {
-            let taken = runs.par_iter().map(taken_of);
-            let taken: Result<Vec<Vec<Passage>>, RetrievalError> = taken.collect();
-            found.extend(taken?.into_iter().flatten());
+            for taken in map_with_worker(runs, Unpacker::default, taken_of) {
+                found.extend(taken?);
+            }
             self.release(frame_of(runs[0][0])..=frame_of(runs[runs.len() - 1][0]));
         }
         Ok(found)
@@ -219,9 +238,12 @@ impl PassageFile {
 
     /// Reads every passage.
     pub(super) fn verify(&self) -> Result<(), RetrievalError> {
-        let mut text_bytes = 0;
+        let (mut unpacker, mut text_bytes) = (Unpacker::default(), 0);
         for number in 0..self.footer.frames.len() {
-            self.frame(number, true, |_, _, _, text| text_bytes += text.len() as u64)?;
+            self.frame(number, &mut unpacker, true, |_, strings| {
+                text_bytes += strings[2].len() as u64;
+                strings.iter().all(|bytes| str::from_utf8(bytes).is_ok()).then_some(())
+            })?;
             self.release(number..=number);
         }
         match text_bytes == self.footer.text_bytes {
@@ -240,45 +262,56 @@ impl PassageFile {
         self.bytes.release(start..last.texts.span().end.saturating_add(AROUND));
     }
 
-    /// Calls `visit` with place, id, source and text of every passage of a frame.
+    /// Calls `visit` with the place of every passage of a frame and the bytes of its id, its source and its text; it says
+    /// whether they are strings.
     fn frame(
         &self,
         number: usize,
+        unpacker: &mut Unpacker,
         with_texts: bool,
-        mut visit: impl FnMut(u32, &str, &str, &str),
+        mut visit: impl FnMut(u32, [&[u8]; 3]) -> Option<()>,
     ) -> Result<(), RetrievalError> {
         let frame = &self.footer.frames[number];
         let what = || format!("frame {number} of the passages");
-        let unpacked = |section| {
+        let Unpacker {
+            decompressor,
+            names,
+            texts,
+        } = unpacker;
+        let mut unpacked = |section, unpacked: &mut Vec<u8>| {
             let bytes = self.bytes.section(section, &what())?;
-            zstd::decode_all(bytes).map_err(|error| self.bytes.damaged(format!("{}: {error}", what())))
+            let done = unpack(decompressor, bytes, unpacked);
+            done.map_err(|error| self.bytes.damaged(format!("{}: {error}", what())))
         };
-        let broken = || {
-            self.bytes
-                .damaged(format!("{} does not hold what its footer says", what()))
-        };
-        let names = unpacked(frame.names)?;
-        let texts = if with_texts { unpacked(frame.texts)? } else { Vec::new() };
-        let (mut name, mut text) = (0, 0);
-        for place in 0..frame.documents {
-            let id = read_string(&names, &mut name).ok_or_else(broken)?;
-            let source = read_string(&names, &mut name).ok_or_else(broken)?;
-            let text = match with_texts {
-                true => read_string(&texts, &mut text).ok_or_else(broken)?,
-                false => "",
-            };
-            visit(place, id, source, text);
+        texts.clear();
+        unpacked(frame.names, names)?;
+        if with_texts {
+            unpacked(frame.texts, texts)?;
         }
-        match (name, text) == (names.len(), texts.len()) {
-            true => Ok(()),
-            false => Err(broken()),
+        let (mut name, mut text) = (0, 0);
+        let mut visit_all = || {
+            for place in 0..frame.documents {
+                let [id, source] = [read_string(names, &mut name)?, read_string(names, &mut name)?];
+                let text = match with_texts {
+                    true => read_string(texts, &mut text)?,
+                    false => &[],
+                };
+                visit(place, [id, source, text])?;
+            }
+            Some(())
+        };
+        match visit_all() {
+            Some(()) if (name, text) == (names.len(), texts.len()) => Ok(()),
+            _ => Err(self
+                .bytes
+                .damaged(format!("{} does not hold what its footer says", what()))),
         }
     }
 }
 
-fn read_string<'a>(bytes: &'a [u8], at: &mut usize) -> Option<&'a str> {
+fn read_string<'a>(bytes: &'a [u8], at: &mut usize) -> Option<&'a [u8]> {
     let len = read_varint(bytes, at)? as usize;
     let string = bytes.get(*at..at.checked_add(len)?)?;
     *at += len;
-    std::str::from_utf8(string).ok()
+    Some(string)
 }

@@ -14,6 +14,7 @@
 //! when it is done, unless it is the only one.
 
 use rayon::prelude::*;
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::best::{Best, buffer_len};
@@ -21,6 +22,7 @@ use super::bm25::{Bm25, CodeTable, WeightedQuery};
 use super::codec::sub_tiles;
 use super::desks::{self, Way};
 use super::index::{Index, TileRef};
+use super::kept::KeptCodes;
 use super::limits::DEFAULT_MEMORY;
 use super::lists::{SubTileLists, TileLists};
 use super::on_device::DeviceSearch;
@@ -49,7 +51,7 @@ pub struct SearchSettings {
     pub query: Query,
     /// Words of queries that do not count: the terms that the index's analyzer makes of them.
     pub stop_words: Vec<String>,
-    /// Bytes of memory for the search beside the queries' texts, about.
+    /// Bytes of memory for the search beside the queries' texts and codes that the index keeps, about.
     pub memory: u64,
     /// What computes; every device finds the same.
     pub device: DeviceChoice,
@@ -95,7 +97,9 @@ pub struct Search<'a> {
     k: usize,
     memory: u64,
     device: DeviceChoice,
-    codes: CodeTable,
+    codes: Cow<'a, CodeTable>,
+    /// The codes of the postings, if the index keeps them.
+    kept: Option<&'a KeptCodes>,
     prepared: Prepared,
 }
 
@@ -142,12 +146,18 @@ impl<'a> Search<'a> {
             bm25,
             ..
         } = settings;
+        let kept = index.kept(bm25).filter(|_| settings.device == DeviceChoice::Cpu);
+        let codes = match kept {
+            Some(kept) => Cow::Borrowed(kept.table()),
+            None => Cow::Owned(CodeTable::new(*bm25, index.average_length())),
+        };
         Ok(Search {
             index,
             k: settings.k,
             memory: settings.memory,
             device: settings.device,
-            codes: CodeTable::new(*bm25, index.average_length()),
+            codes,
+            kept,
             prepared: Prepared::new(index, queries, *query, stop_words, bm25)?,
         })
     }
@@ -296,6 +306,7 @@ impl<'a> Search<'a> {
             &self.prepared.of_segment[tile.segment],
             self.prepared.terms,
             &self.codes,
+            self.kept.map(|kept| kept.of_tile(tile)),
         )
     }
 

@@ -2,7 +2,9 @@
 //!
 //! An [`Observer`] belongs to one thread; parallel work counts into an atomic number.
 
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use super::observer::{Observer, Unit};
@@ -20,15 +22,14 @@ pub(super) fn watched<T: Send>(
     job: impl FnOnce() -> T + Send,
 ) -> T {
     observer.begin(work, total, 0, unit);
-    let watcher = std::thread::current();
+    // The job drops one end when it is over, in whatever way: so nobody waits for a pause to pass.
+    let (running, over) = mpsc::channel::<Infallible>();
     let result = std::thread::scope(|scope| {
-        let job = scope.spawn(|| {
-            let result = job();
-            watcher.unpark();
-            result
+        let job = scope.spawn(move || {
+            let _running = running;
+            job()
         });
-        while !job.is_finished() {
-            std::thread::park_timeout(PAUSE);
+        while over.recv_timeout(PAUSE) == Err(RecvTimeoutError::Timeout) {
             observer.advance(position.load(Ordering::Relaxed), "");
         }
         job.join()

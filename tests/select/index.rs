@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use tlm::data::Fields;
-use tlm::retrieval::Analyzer;
+use tlm::retrieval::{Analyzer, Index, Search, SearchSettings};
 use tlm::tlm::ErrorKind;
 use tlm::tlm::config::{Query, SelectMethod};
 use tlm::tlm::index::{IndexRequest, add, build};
 use tlm::tlm::observer::Silent;
+use tlm::tlm::search::{SearchRequest, search};
 use tlm::tlm::select::{Corpus, SelectRequest, read_selected, select, select_external};
 
 use super::{Place, TOP_K, ids};
@@ -88,6 +89,46 @@ fn a_reduced_query_searches_with_its_best_terms_alone() {
     select(&request, &mut Silent).unwrap();
     let stopped = read_selected(&place.path("s.jsonl")).unwrap();
     assert_eq!(ids(&stopped), ids(&selected));
+}
+
+#[test]
+fn a_run_that_is_written_in_several_parts_is_the_run_of_one() {
+    let place = Place::new();
+    let index = indexed(&place, Analyzer::Standard);
+    let run = |memory: u64| {
+        let request = SearchRequest {
+            index: index.clone(),
+            queries: vec![place.path("train.jsonl").display().to_string()],
+            fields: Fields::default(),
+            settings: SearchSettings {
+                memory,
+                ..SearchSettings::new(TOP_K)
+            },
+            analyzer: None,
+            tag: "tag".to_owned(),
+            out: place.path("run.trec"),
+        };
+        let report = search(&request, &mut Silent).unwrap();
+        assert_eq!(report.hits, (place.queries.len() * TOP_K) as u64);
+        std::fs::read_to_string(&request.out).unwrap()
+    };
+    // 16 hits at a time, and all.
+    let [parts, whole] = [16 << 10, 64 << 20].map(run);
+    assert_eq!(parts, whole);
+
+    let index = Index::open(&index).unwrap();
+    let settings = SearchSettings::new(TOP_K);
+    let search = Search::new(&index, &place.queries, &settings).unwrap();
+    let found = search.collect(&|_, _| ()).unwrap().hits;
+    let ids = (1..).zip(&found).flat_map(|(query, hits)| {
+        let ids = hits.iter().map(|hit| &place.passages[hit.document as usize].0);
+        (1..).zip(ids).map(move |(rank, id)| format!("{query} {id} {rank}"))
+    });
+    let columns = parts.lines().map(|line| {
+        let columns: Vec<&str> = line.split(' ').collect();
+        format!("{} {} {}", columns[0], columns[2], columns[3])
+    });
+    assert_eq!(columns.collect::<Vec<_>>(), ids.collect::<Vec<_>>());
 }
 
 #[test]

@@ -1,0 +1,127 @@
+//! The codes of all postings of an index, kept for one ranking function.
+//!
+//! A search codes the postings that its queries use, once for all of them. Where one search of few queries follows another,
+//! that is most of the work; an index that keeps its codes spares it.
+//!
+//! ```text
+//! lists of a tile    bytes; a posting has two of them
+//! codes of a tile    u32 code << 16 | document in its sub-tile; that of the posting at byte b is number b / 2
+//! ```
+//!
+//! So the lists' own places lead to the codes as well. What else lies between the lists (counts, long frequencies) leaves
+//! gaps.
+
+use std::ops::Range;
+use std::path::Path;
+
+use memmap2::MmapMut;
+use rayon::prelude::*;
+
+use super::RetrievalError;
+use super::bm25::{Bm25, CodeTable};
+use super::codec::SUB_TILE;
+use super::coder::Coder;
+use super::index::{Index, TileRef};
+use super::segment::TileData;
+
+/// The codes of all postings.
+#[derive(Debug)]
+pub(super) struct KeptCodes {
+    table: CodeTable,
+    /// Of one tile after another; in large pages where the system has them, since lists are looked at everywhere.
+    codes: MmapMut,
+    /// Where the codes of each tile are.
+    tiles: Vec<Range<usize>>,
+}
+
+impl KeptCodes {
+    pub(super) fn new(index: &Index, bm25: &Bm25) -> Result<KeptCodes, RetrievalError> {
+        let table = CodeTable::new(*bm25, index.average_length());
+        let mut end = 0;
+        let tiles = index.tiles().iter().map(|&tile| {
+            let start = end;
+            end += index.tile(tile)?.lists.len() / size_of::<u16>();
+            Ok(start..end)
+        });
+        let tiles = tiles.collect::<Result<Vec<Range<usize>>, RetrievalError>>()?;
+        let failed = |source| RetrievalError::read(Path::new("memory for the codes of an index"))(source);
+        // A map of no bytes is refused.
+        let mut codes = MmapMut::map_anon((end * size_of::<u32>()).max(1)).map_err(failed)?;
+        #[cfg(target_os = "linux")]
+        let _ = codes.advise(memmap2::Advice::HugePage); // it only gets slower without
+        let mut rest: &mut [u32] = bytemuck::cast_slice_mut(&mut codes[..end * size_of::<u32>()]);
+        let mut parts = Vec::new();
+        for range in &tiles {
+            let (part, others) = rest.split_at_mut(range.len());
+            parts.push(part);
+            rest = others;
+        }
+        let parts = index.tiles().par_iter().zip(parts);
+        parts.try_for_each(|(&tile, codes)| code_tile(&index.tile(tile)?, &table, codes))?;
+        Ok(KeptCodes { table, codes, tiles })
+    }
+
+    /// Whether they are those of this ranking function.
+    pub(super) fn is_of(&self, bm25: &Bm25) -> bool {
+        self.table.is_of(bm25)
+    }
+
+    /// What they were made with.
+    pub(super) fn table(&self) -> &CodeTable {
+        &self.table
+    }
+
+    /// The codes of a tile.
+    pub(super) fn of_tile(&self, tile: TileRef) -> &[u32] {
+        let Range { start, end } = self.tiles[tile.ordinal];
+        bytemuck::cast_slice(&self.codes[start * size_of::<u32>()..end * size_of::<u32>()])
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.codes.len() as u64
+    }
+}
+
+/// Where the codes are of the postings from byte `start` to byte `end` of a tile's lists.
+#[inline(always)]
+pub(super) fn kept_range(start: u32, end: u32) -> Range<usize> {
+    let first = (start / 2) as usize;
+    first..first + ((end - start) / 2) as usize
+}
+
+/// Codes all lists of a tile into `codes`, which are half as many as the lists have bytes.
+fn code_tile(tile: &TileData, table: &CodeTable, codes: &mut [u32]) -> Result<(), RetrievalError> {
+    let lengths: Vec<u32> = tile.lengths().collect();
+    let coders: Vec<Coder> = lengths
+        .chunks(SUB_TILE)
+        .map(|lengths| {
+            let mut coder = Coder::default();
+            coder.fill(lengths, table);
+            coder
+        })
+        .collect();
+    let mut good = true;
+    let complete = tile.directory.for_each(|place| {
+        let Some(list) = tile.list(&place) else {
+            good = false;
+            return;
+        };
+        let start = (place.start as usize + list.start) / 2;
+        let codes = &mut codes[start..start + place.postings as usize];
+        for (number, coder) in coders.iter().enumerate() {
+            let cuts = list.cuts[number] as usize..list.cuts[number + 1] as usize;
+            coder.code_all(list.of_sub_tile(number), &mut codes[cuts]);
+        }
+        let longs = list.for_each_long(|place, id, tf| {
+            let length = lengths.get(usize::from(id));
+            let code = length.map_or(0, |&length| table.code(tf, length));
+            let document = u32::from(id) % SUB_TILE as u32;
+            codes[place as usize] = u32::from(code) << 16 | document;
+        });
+        good &= longs.is_some();
+    });
+    match complete.is_some() && good {
+        true => Ok(()),
+        false => Err(tile.damaged()),
+    }
+}
