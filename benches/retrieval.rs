@@ -17,13 +17,14 @@ use std::time::Instant;
 
 use serde_json::Value;
 use tlm::data::expand;
-use tlm::retrieval::{Analyzer, Index, Search, SearchSettings};
+use tlm::retrieval::{Analyzer, Bm25, Index, Search, SearchSettings};
 use tlm::rng::{Stream, purpose};
 
 const SEARCHES: usize = 9;
 const BUILDS: usize = 3;
 const QUERIES: usize = 60;
 const MANY_QUERIES: usize = 600;
+const FEW_QUERIES: [usize; 4] = [1, 4, 15, QUERIES];
 const MEMORY: u64 = 256 << 20;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -64,6 +65,25 @@ fn main() -> Outcome<()> {
             "| {analyzer} | {rate:.0} | {peak:.0} | {in_memory:.0} | {size:.1} | {texts:.1} | {:.0} | {:.0} | {:.0} | {many:.0} | {:.0} |",
             k50?, k500?, k5000?, search_peak
         );
+    }
+
+    // The index is the one by `english`.
+    let mut index = Index::open(&place)?;
+    let all = queries(&index, QUERIES)?;
+    let some = |index: &Index, count: usize| -> Outcome<f64> {
+        let queries: Vec<String> = all.iter().step_by(QUERIES / count).cloned().collect();
+        Ok(1e3 * queries.len() as f64 / rate_of(index, &queries, 50)?)
+    };
+    let coded = FEW_QUERIES.map(|count| some(&index, count));
+    let started = Instant::now();
+    index.keep_codes(&Bm25::default())?;
+    let seconds = started.elapsed().as_secs_f64();
+    println!(
+        "\n| queries of a search | ms, K = 50 | ms, with codes kept ({:.0} MB, made in {seconds:.2} s) |\n|---|---|---|",
+        index.kept_bytes() as f64 / 1e6
+    );
+    for (count, coded) in FEW_QUERIES.into_iter().zip(coded) {
+        println!("| {count} | {:.2} | {:.2} |", coded?, some(&index, count)?);
     }
 
     println!(
@@ -162,7 +182,7 @@ fn peak_of_search(directory: &Path, place: &Path, queries: &[String]) -> Outcome
         .arg(file)
         .arg("--out")
         .arg(directory.join("run.trec"));
-    let report = json_of(&mut command, MEMORY / 2)?;
+    let report = json_of(&mut command, MEMORY)?;
     Ok(report["peak_rss_bytes"].as_f64().ok_or("the report lacks its memory")? / 1e6)
 }
 
@@ -201,7 +221,7 @@ fn long_queries(queries: &[String], words: usize) -> Vec<String> {
 /// Queries a second: analysis, images of the tiles and search together.
 fn rate_of(index: &Index, queries: &[String], k: usize) -> Outcome<f64> {
     let settings = SearchSettings {
-        memory: MEMORY / 2,
+        memory: MEMORY,
         ..SearchSettings::new(k)
     };
     let seconds = best_of(SEARCHES, || {

@@ -11,7 +11,7 @@
 //!
 //! Columns lie strip by strip, `(16 strips, columns, 256)`: a strip of all columns is small enough for the first-level or
 //! second-level cache, where one query after another uses it. One image serves one sub-tile after another, so that its
-//! memory is asked for once.
+//! memory is asked for once. Where the index keeps the codes of its postings, the lists are there, and only columns are made.
 
 use std::iter::Peekable;
 use std::ops::Range;

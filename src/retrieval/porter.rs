@@ -152,7 +152,9 @@ fn terminal_e_and_ll(word: &mut Vec<char>) {
 
 /// Whether `word` ends with `suffix` (ASCII).
 fn ends_with(word: &[char], suffix: &str) -> bool {
-    word.len() >= suffix.len() && word[word.len() - suffix.len()..].iter().copied().eq(suffix.chars())
+    // From the end, where most differ at once.
+    let mut ends = word.iter().rev().zip(suffix.bytes().rev());
+    word.len() >= suffix.len() && ends.all(|(&letter, byte)| letter == char::from(byte))
 }
 
 /// For each letter whether it is a consonant: a y is one at the start of the word and after a vowel.
