@@ -177,7 +177,8 @@ impl Index {
     /// what they find without. The codes take [`Index::kept_bytes`] of memory, beside that of the searches.
     ///
     /// # Errors
-    /// [`RetrievalError::OutOfRange`] for parameters outside their ranges, [`RetrievalError::Damaged`].
+    /// [`RetrievalError::OutOfRange`] for parameters outside their ranges, [`RetrievalError::Damaged`], and
+    /// [`RetrievalError::Mismatch`] where there is no memory for the codes.
     pub fn keep_codes(&mut self, bm25: &Bm25) -> Result<(), RetrievalError> {
         bm25.validate()?;
         self.drop_codes(); // frees their memory first

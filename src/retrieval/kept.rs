@@ -12,7 +12,6 @@
 //! gaps.
 
 use std::ops::Range;
-use std::path::Path;
 
 use memmap2::MmapMut;
 use rayon::prelude::*;
@@ -37,19 +36,27 @@ pub(super) struct KeptCodes {
 impl KeptCodes {
     pub(super) fn new(index: &Index, bm25: &Bm25) -> Result<KeptCodes, RetrievalError> {
         let table = CodeTable::new(*bm25, index.average_length());
+        let tiles = index.tiles().par_iter();
+        let lens = tiles.map(|&tile| Ok(index.tile(tile)?.lists.len() / size_of::<u16>()));
+        let lens = lens.collect::<Result<Vec<usize>, RetrievalError>>()?;
         let mut end = 0;
-        let tiles = index.tiles().iter().map(|&tile| {
+        let tiles = lens.iter().map(|len| {
             let start = end;
-            end += index.tile(tile)?.lists.len() / size_of::<u16>();
-            Ok(start..end)
+            end += len;
+            start..end
         });
-        let tiles = tiles.collect::<Result<Vec<Range<usize>>, RetrievalError>>()?;
-        let failed = |source| RetrievalError::read(Path::new("memory for the codes of an index"))(source);
+        let tiles: Vec<Range<usize>> = tiles.collect();
+        let bytes = end * size_of::<u32>();
         // A map of no bytes is refused.
-        let mut codes = MmapMut::map_anon((end * size_of::<u32>()).max(1)).map_err(failed)?;
+        let codes = MmapMut::map_anon(bytes.max(1));
+        let mut codes = codes.map_err(|error| {
+            RetrievalError::Mismatch(format!(
+                "no memory for the codes of the index, {bytes} bytes: {error}; search without keeping them"
+            ))
+        })?;
         #[cfg(target_os = "linux")]
         let _ = codes.advise(memmap2::Advice::HugePage); // it only gets slower without
-        let mut rest: &mut [u32] = bytemuck::cast_slice_mut(&mut codes[..end * size_of::<u32>()]);
+        let mut rest: &mut [u32] = bytemuck::cast_slice_mut(&mut codes[..bytes]);
         let mut parts = Vec::new();
         for range in &tiles {
             let (part, others) = rest.split_at_mut(range.len());

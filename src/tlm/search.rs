@@ -205,7 +205,7 @@ impl<'a> RunWriter<'a> {
                 "a passage has an empty id, which a run cannot hold: build the index with other ids".to_owned(),
             ));
         }
-        let names: Vec<String> = passages.par_iter().map(|passage| column(&passage.id)).collect();
+        let names: Vec<String> = passages.into_par_iter().map(|passage| column(&passage.id)).collect();
         let tag = self.tag;
         let lines_of = |(query, (hits, unit)): (&String, &(Vec<Hit>, f64))| {
             let mut lines = String::new();
