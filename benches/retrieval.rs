@@ -5,7 +5,8 @@
 //! cargo bench --bench retrieval -- 'corpus/*.jsonl.zst'    another; every copy of it is indexed 1, 3 and 10 times
 //! ```
 //!
-//! Queries are 60 passages of the corpus, whole, evenly spaced, and once 600. Every time is on all threads of the machine:
+//! Queries are 60 passages of the corpus, whole, evenly spaced, once 600, and once 1 to 60 of them, with and without codes that
+//! the open index keeps. Every time is on all threads of the machine:
 //! the best of nine searches, of three builds in memory, which begin with texts and keep none, and of one build on disk. That
 //! one and the peaks of memory are of `tlm index build` and `tlm search`, each a process of its own, as they report them: the
 //! largest resident size, mapped pages included.
@@ -67,24 +68,7 @@ fn main() -> Outcome<()> {
         );
     }
 
-    // The index is the one by `english`.
-    let mut index = Index::open(&place)?;
-    let all = queries(&index, QUERIES)?;
-    let some = |index: &Index, count: usize| -> Outcome<f64> {
-        let queries: Vec<String> = all.iter().step_by(QUERIES / count).cloned().collect();
-        Ok(1e3 * queries.len() as f64 / rate_of(index, &queries, 50)?)
-    };
-    let coded = FEW_QUERIES.map(|count| some(&index, count));
-    let started = Instant::now();
-    index.keep_codes(&Bm25::default())?;
-    let seconds = started.elapsed().as_secs_f64();
-    println!(
-        "\n| queries of a search | ms, K = 50 | ms, with codes kept ({:.0} MB, made in {seconds:.2} s) |\n|---|---|---|",
-        index.kept_bytes() as f64 / 1e6
-    );
-    for (count, coded) in FEW_QUERIES.into_iter().zip(coded) {
-        println!("| {count} | {:.2} | {:.2} |", coded?, some(&index, count)?);
-    }
+    small_searches(&place)?;
 
     println!(
         "\n| copies | passages | build MB/s | peak MB | ms a query, K = 50 | 5000 | peak MB |\n|---|---|---|---|---|---|---|"
@@ -120,6 +104,29 @@ fn main() -> Outcome<()> {
     println!("\n| K | ms a query |\n|---|---|");
     for k in [1, 10, 100, 1000, 10_000] {
         println!("| {k} | {:.2} |", 1e3 / rate_of(&index, &whole, k)?);
+    }
+    Ok(())
+}
+
+/// Searches of a few queries, with and without codes that the index keeps.
+fn small_searches(place: &Path) -> Outcome<()> {
+    let mut index = Index::open(place)?;
+    let all = queries(&index, QUERIES)?;
+    let milliseconds = |index: &Index, count: usize| -> Outcome<f64> {
+        let queries: Vec<String> = all.iter().step_by(QUERIES / count).cloned().collect();
+        Ok(1e3 * queries.len() as f64 / rate_of(index, &queries, 50)?)
+    };
+    let coded = FEW_QUERIES.map(|count| milliseconds(&index, count));
+    let started = Instant::now();
+    index.keep_codes(&Bm25::default())?;
+    let seconds = started.elapsed().as_secs_f64();
+    println!(
+        "\n| {} queries of a search | ms, K = 50 | ms, with codes kept ({:.0} MB, made in {seconds:.2} s) |\n|---|---|---|",
+        index.analyzer(),
+        index.code_bytes() as f64 / 1e6
+    );
+    for (count, coded) in FEW_QUERIES.into_iter().zip(coded) {
+        println!("| {count} | {:.2} | {:.2} |", coded?, milliseconds(&index, count)?);
     }
     Ok(())
 }

@@ -136,7 +136,7 @@ fn the_bytes_of_an_index_are_the_same_for_any_number_of_threads() {
 /// What is wrong with the index in a directory, found without reading all of it and by reading all of it.
 fn refusals(place: &Path, queries: &[String]) -> [Option<String>; 2] {
     let index = Index::open(place);
-    let index = match index {
+    let mut index = match index {
         Err(error) => {
             let message = Some(error.to_string());
             return [message.clone(), message];
@@ -144,9 +144,12 @@ fn refusals(place: &Path, queries: &[String]) -> [Option<String>; 2] {
         Ok(index) => index,
     };
     let read = search(&index, queries, 5, &Bm25::default(), NO_PROGRESS).map(|_| ());
+    let message = |result: &Result<(), RetrievalError>| result.as_ref().err().map(RetrievalError::to_string);
+    let kept = index.keep_codes(&Bm25::default());
+    assert_eq!((message(&kept), index.keeps_codes()), (message(&read), read.is_ok()));
     let all: Vec<u32> = (0..index.documents()).collect();
     let read = read.and_then(|()| index.passages(&all).map(|_| ()));
-    [read, index.verify(NO_PROGRESS)].map(|result| result.err().map(|error| error.to_string()))
+    [read, index.verify(NO_PROGRESS)].map(|result| message(&result))
 }
 
 #[test]

@@ -206,14 +206,14 @@ fn hits_are_the_same_for_every_thread_count_tile_size_segment_split_memory_cut_o
     for (k, bm25) in [(1, Bm25::default()), (10, Bm25::default()), (4000, all_functions()[30])] {
         let expected = search(&one, &queries, k, &bm25, NO_PROGRESS).unwrap();
         for index in &mut indexes {
-            assert_eq!(index.kept_bytes(), 0);
+            assert!(!index.keeps_codes());
             for (threads, memory, keep) in [
                 (1, DEFAULT_MEMORY, false),
                 (2, 1 << 20, false),
                 (3, 100_000, true),
                 (2, 1 << 20, true),
             ] {
-                if keep && index.kept_bytes() == 0 {
+                if keep && !index.keeps_codes() {
                     index.keep_codes(&bm25).unwrap();
                 }
                 let settings = SearchSettings {
@@ -227,10 +227,10 @@ fn hits_are_the_same_for_every_thread_count_tile_size_segment_split_memory_cut_o
                 assert_eq!(
                     found,
                     expected,
-                    "K {k}, {threads} threads, {} segments, {} tiles, {} bytes kept",
+                    "K {k}, {threads} threads, {} segments, {} tiles, codes kept: {}",
                     index.segment_count(),
                     index.tile_count(),
-                    index.kept_bytes()
+                    index.keeps_codes()
                 );
             }
             index.drop_codes();

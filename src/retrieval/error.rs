@@ -97,6 +97,14 @@ pub enum RetrievalError {
         /// The directory.
         path: PathBuf,
     },
+    /// The system has no memory for the codes of an index.
+    #[error("no memory for {bytes} bytes of codes: {source}; search without keeping them")]
+    NoMemory {
+        /// The bytes asked for.
+        bytes: u64,
+        /// The system's answer.
+        source: io::Error,
+    },
     /// A request that does not fit the index.
     #[error("{0}")]
     Mismatch(String),

@@ -173,12 +173,13 @@ impl Index {
     }
 
     /// Codes all postings for a ranking function and keeps them, for many searches of few queries: each of them otherwise
-    /// codes the postings that it uses. Searches on the CPU with the same `bm25` use the codes, others do as before; all find
-    /// what they find without. The codes take [`Index::kept_bytes`] of memory, beside that of the searches.
+    /// codes the postings that it uses. Searches whose device is [`DeviceChoice::Cpu`](crate::device::choice::DeviceChoice)
+    /// use the codes if their `bm25` is the same, others do as before; all find what they find without. The codes take
+    /// [`Index::code_bytes`] of memory, beside that of the searches.
     ///
     /// # Errors
-    /// [`RetrievalError::OutOfRange`] for parameters outside their ranges, [`RetrievalError::Damaged`], and
-    /// [`RetrievalError::Mismatch`] where there is no memory for the codes.
+    /// [`RetrievalError::OutOfRange`] for parameters outside their ranges, [`RetrievalError::Damaged`],
+    /// [`RetrievalError::NoMemory`]. Then no codes are kept.
     pub fn keep_codes(&mut self, bm25: &Bm25) -> Result<(), RetrievalError> {
         bm25.validate()?;
         self.drop_codes(); // frees their memory first
@@ -191,10 +192,17 @@ impl Index {
         self.kept = None;
     }
 
-    /// Bytes of the codes that the index keeps: about twice those of the index, or none.
+    /// Whether the index keeps codes.
     #[must_use]
-    pub fn kept_bytes(&self) -> u64 {
-        self.kept.as_ref().map_or(0, KeptCodes::bytes)
+    pub fn keeps_codes(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// The bytes of all codes, kept or not: less than twice those of the index.
+    #[must_use]
+    pub fn code_bytes(&self) -> u64 {
+        let codes = self.tiles.iter().map(|&tile| self.codes_of(tile) as u64);
+        codes.sum::<u64>() * size_of::<u32>() as u64
     }
 
     /// The directory of an index on disk.
@@ -412,6 +420,11 @@ impl Index {
     /// A tile, checked.
     pub(super) fn tile(&self, tile: TileRef) -> Result<TileData<'_>, RetrievalError> {
         self.segments[tile.segment].tile(tile.number)
+    }
+
+    /// How many codes a tile has: one for each two bytes of its lists.
+    pub(super) fn codes_of(&self, tile: TileRef) -> usize {
+        (self.segments[tile.segment].list_bytes(tile.number) / size_of::<u16>() as u64) as usize
     }
 
     /// The codes that are kept for a ranking function.

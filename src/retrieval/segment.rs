@@ -253,6 +253,13 @@ impl Segment {
         })
     }
 
+    /// The bytes of a tile's lists.
+    pub(super) fn list_bytes(&self, number: usize) -> u64 {
+        let tile = &self.footer.tiles[number];
+        // Not less: `open` has compared them.
+        tile.body.len - u64::from(tile.documents) * size_of::<u32>() as u64
+    }
+
     /// Compares a tile with its checksums.
     fn check(&self, number: usize) -> Result<(), RetrievalError> {
         let TileFooter { body, directory, .. } = self.footer.tiles[number];

@@ -81,7 +81,10 @@ impl TlmError {
         match self {
             TlmError::Data(DataError::Write(_)) | TlmError::Hub(HubError::Write(_)) => ErrorKind::Failed,
             TlmError::Retrieval(
-                RetrievalError::Write(_) | RetrievalError::Busy { .. } | RetrievalError::Engine { .. },
+                RetrievalError::Write(_)
+                | RetrievalError::Busy { .. }
+                | RetrievalError::Engine { .. }
+                | RetrievalError::NoMemory { .. },
             ) => ErrorKind::Failed,
             TlmError::Config(_) | TlmError::Data(_) | TlmError::Retrieval(_) | TlmError::Refused(_) => {
                 ErrorKind::BadInput
