@@ -429,7 +429,7 @@ impl Index {
 
     /// The codes that are kept for a ranking function.
     pub(super) fn kept(&self, bm25: &Bm25) -> Option<&KeptCodes> {
-        self.kept.as_ref().filter(|kept| kept.is_of(bm25))
+        self.kept.as_ref().filter(|kept| kept.table().is_of(bm25))
     }
 
     /// Gives the memory of a tile back.

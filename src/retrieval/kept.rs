@@ -64,11 +64,6 @@ impl KeptCodes {
         Ok(KeptCodes { table, codes, tiles })
     }
 
-    /// Whether they are those of this ranking function.
-    pub(super) fn is_of(&self, bm25: &Bm25) -> bool {
-        self.table.is_of(bm25)
-    }
-
     /// What they were made with.
     pub(super) fn table(&self) -> &CodeTable {
         &self.table
