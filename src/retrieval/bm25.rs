@@ -28,6 +28,7 @@ use std::str::FromStr;
 
 use super::RetrievalError;
 use super::codec::LONG_TF;
+use super::loops::Product;
 
 /// Which BM25.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -336,9 +337,14 @@ impl WeightedQuery {
         })
     }
 
-    /// Half a unit before the shift: what rounds it.
-    pub(super) fn half(&self) -> u32 {
-        (1 << self.shift) >> 1
+    /// What a term of this weight adds to a score.
+    #[inline(always)]
+    pub(super) fn product(&self, weight: u32) -> Product {
+        Product {
+            weight,
+            half: (1 << self.shift) >> 1,
+            shift: self.shift,
+        }
     }
 }
 

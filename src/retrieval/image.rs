@@ -72,16 +72,17 @@ const HEAD: u32 = 1024;
 /// How many codes at the beginning of a list that the index keeps are asked for before the first query adds them.
 const KEPT_HEAD: usize = 256;
 
-/// What it costs to make an empty column, and for a query to add one up, counted in postings. Found by trying, with 60 and
-/// with 600 queries of whole passages.
-const MAKE_COLUMN: u64 = SUB_TILE as u64 / 10;
-const ADD_COLUMN: u64 = SUB_TILE as u64 / 12;
+/// What it costs to make an empty column, to put a posting in its place, and for a query to add a column up, counted in postings
+/// that are added. Found by trying, with 60 and with 600 queries of whole passages.
+const MAKE_COLUMN: u64 = SUB_TILE as u64 / 4;
+const FILL_COLUMN: u64 = 2;
+const ADD_COLUMN: u64 = SUB_TILE as u64 / 9;
 
 /// What a column saves, counted in postings that need not be followed: all those of the queries that use it, less what it
 /// costs to make it and, for each of these queries, to add it up; none if it does not pay.
 fn gain(postings: u32, uses: u32) -> Option<u64> {
     let (postings, uses) = (u64::from(postings), u64::from(uses));
-    let cost = MAKE_COLUMN + postings + uses * ADD_COLUMN;
+    let cost = MAKE_COLUMN + postings * FILL_COLUMN + uses * ADD_COLUMN;
     (postings * uses).checked_sub(cost).filter(|&gain| gain > 0)
 }
 
@@ -92,7 +93,7 @@ impl<'a> SubTileImage<'a> {
         self.first_document = lists.first_document;
         self.kept = lists.kept;
         if self.kept.is_none() {
-            self.coder.fill(lists.lengths, codes);
+            self.coder.fill(lists.lengths, codes, lists.postings());
         }
         self.choose_columns(lists, uses, memory);
         self.places.clear();
@@ -100,7 +101,8 @@ impl<'a> SubTileImage<'a> {
         // Both are overwritten, so they never get shorter.
         let column_count = self.column_terms.len();
         self.columns.resize(self.columns.len().max(column_count * SUB_TILE), 0);
-        self.postings.resize(self.postings.len().max(own_postings(lists)), 0);
+        let own_postings = own_postings(lists, &self.column_terms);
+        self.postings.resize(self.postings.len().max(own_postings), 0);
         let coder = &self.coder;
         let (columns, mut postings) = (self.columns.as_mut_slice(), self.postings.as_mut_slice());
         let mut used = 0;
@@ -158,7 +160,7 @@ impl<'a> SubTileImage<'a> {
 
     /// The bytes of an image of these lists, were there no columns.
     pub(super) fn bytes_without_columns(lists: &SubTileLists) -> u64 {
-        let bytes = own_postings(lists) * size_of::<u32>() + lists.starts.len() * size_of::<[u32; 2]>();
+        let bytes = own_postings(lists, &[]) * size_of::<u32>() + lists.starts.len() * size_of::<[u32; 2]>();
         bytes as u64
     }
 
@@ -224,11 +226,12 @@ impl<'a> SubTileImage<'a> {
     }
 }
 
-/// How many postings an image of these lists codes itself.
-fn own_postings(lists: &SubTileLists) -> usize {
+/// How many postings an image of these lists codes itself and keeps, with columns of these (gain, term).
+fn own_postings(lists: &SubTileLists, columns: &[(u64, u32)]) -> usize {
+    let of_term = |&(_, term): &(u64, u32)| lists.postings_of(term as usize);
     match lists.kept {
         Some(_) => 0,
-        None => lists.postings(),
+        None => lists.postings() - columns.iter().map(of_term).sum::<usize>(),
     }
 }
 

@@ -173,9 +173,9 @@ impl Index {
     }
 
     /// Codes all postings for a ranking function and keeps them, for many searches of few queries: each of them otherwise
-    /// codes the postings that it uses. Searches whose device is [`DeviceChoice::Cpu`](crate::device::choice::DeviceChoice)
-    /// use the codes if their `bm25` is the same, others do as before; all find what they find without. The codes take
-    /// [`Index::code_bytes`] of memory, beside that of the searches.
+    /// codes the postings that it uses. Searches of up to 16 queries whose device is
+    /// [`DeviceChoice::Cpu`](crate::device::choice::DeviceChoice) use the codes if their `bm25` is the same, others do as before;
+    /// all find what they find without. The codes take [`Index::code_bytes`] of memory, beside that of the searches.
     ///
     /// # Errors
     /// [`RetrievalError::OutOfRange`] for parameters outside their ranges, [`RetrievalError::Damaged`],

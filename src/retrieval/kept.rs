@@ -1,7 +1,8 @@
 //! The codes of all postings of an index, kept for one ranking function.
 //!
 //! A search codes the postings that its queries use, once for all of them. With few queries that is a third of the work or
-//! more; where one such search follows another, an index that keeps its codes spares it.
+//! more; where one such search follows another, an index that keeps its codes spares it. With many queries it is less work to
+//! code the postings again than to fetch twice as many bytes from memory.
 //!
 //! ```text
 //! lists of a tile    bytes; a posting has two of them
@@ -18,7 +19,7 @@ use rayon::prelude::*;
 
 use super::RetrievalError;
 use super::bm25::{Bm25, CodeTable};
-use super::codec::SUB_TILE;
+use super::codec::{SUB_TILE, sub_tiles};
 use super::coder::Coder;
 use super::index::{Index, TileRef};
 use super::segment::TileData;
@@ -85,12 +86,13 @@ pub(super) fn kept_range(start: u32, end: u32) -> Range<usize> {
 
 /// Codes all lists of a tile into `codes`, which are half as many as the lists have bytes.
 fn code_tile(tile: &TileData, table: &CodeTable, codes: &mut [u32]) -> Result<(), RetrievalError> {
-    let lengths: Vec<u32> = tile.lengths().collect();
-    let coders: Vec<Coder> = lengths
+    let postings = tile.lists.len() / size_of::<u16>() / sub_tiles(tile.documents).max(1);
+    let coders: Vec<Coder> = tile
+        .lengths
         .chunks(SUB_TILE)
         .map(|lengths| {
             let mut coder = Coder::default();
-            coder.fill(lengths, table);
+            coder.fill(lengths, table, postings);
             coder
         })
         .collect();
@@ -110,8 +112,8 @@ fn code_tile(tile: &TileData, table: &CodeTable, codes: &mut [u32]) -> Result<()
             coder.code_all(list.of_sub_tile(number), &mut codes[cuts]);
         }
         let longs = list.for_each_long(|place, id, tf| {
-            let length = lengths.get(usize::from(id));
-            let code = length.map_or(0, |&length| table.code(tf, length));
+            let length = tile.lengths.get(usize::from(id));
+            let code = length.map_or(0, |&length| table.code(tf, u32::from_le_bytes(length)));
             let document = u32::from(id) % SUB_TILE as u32;
             codes[place as usize] = u32::from(code) << 16 | document;
         });

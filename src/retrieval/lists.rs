@@ -14,9 +14,8 @@ use super::tile::ListPlace;
 #[derive(Default)]
 pub(super) struct TileLists<'a> {
     first_document: u32,
-    documents: u32,
-    /// The length of each document; none where codes are kept.
-    lengths: Vec<u32>,
+    /// The length of each document.
+    lengths: &'a [[u8; 4]],
     /// All lists of the tile.
     bytes: &'a [u8],
     /// Their codes, if the index keeps them.
@@ -34,8 +33,8 @@ pub(super) struct TileLists<'a> {
 pub(super) struct SubTileLists<'a> {
     /// The ordinal of the sub-tile's first document.
     pub(super) first_document: u32,
-    /// The length of each document; none where codes are kept.
-    pub(super) lengths: &'a [u32],
+    /// The length of each document, as the index has it.
+    pub(super) lengths: &'a [[u8; 4]],
     /// All lists of the tile.
     pub(super) bytes: &'a [u8],
     /// Their codes, if the index keeps them: see [`kept_range`](super::kept::kept_range).
@@ -48,11 +47,14 @@ pub(super) struct SubTileLists<'a> {
 }
 
 impl SubTileLists<'_> {
+    /// How many postings a term has.
+    pub(super) fn postings_of(&self, term: usize) -> usize {
+        (self.ends[term] - self.starts[term]) as usize / size_of::<u16>()
+    }
+
     /// How many postings they have together.
     pub(super) fn postings(&self) -> usize {
-        let each = self.starts.iter().zip(self.ends);
-        each.map(|(&start, &end)| (end - start) as usize / size_of::<u16>())
-            .sum()
+        (0..self.starts.len()).map(|term| self.postings_of(term)).sum()
     }
 }
 
@@ -81,11 +83,7 @@ impl<'a> TileLists<'a> {
         }
         let places = find_lists(tile, terms)?;
         self.first_document = first_document;
-        self.documents = tile.documents;
-        self.lengths.clear();
-        if kept.is_none() {
-            self.lengths.extend(tile.lengths());
-        }
+        self.lengths = tile.lengths;
         self.bytes = tile.lists;
         self.kept = kept;
         self.terms = set_len;
@@ -106,7 +104,7 @@ impl<'a> TileLists<'a> {
             if kept.is_none() && list.has_long_tfs() {
                 let read = list.for_each_long(|_, id, tf| {
                     let length = self.lengths.get(usize::from(id));
-                    let code = length.map_or(0, |&length| codes.code(tf, length));
+                    let code = length.map_or(0, |&length| codes.code(tf, u32::from_le_bytes(length)));
                     self.longs.push((*term, u32::from(code) << 16 | u32::from(id)));
                 });
                 read.ok_or_else(|| tile.damaged())?;
@@ -127,13 +125,12 @@ impl<'a> TileLists<'a> {
 
     /// How many sub-tiles the tile has.
     pub(super) fn sub_tiles(&self) -> usize {
-        sub_tiles(self.documents)
+        self.lengths.len().div_ceil(SUB_TILE)
     }
 
     /// What lies in a sub-tile.
     pub(super) fn sub_tile(&self, number: usize) -> SubTileLists<'_> {
         let first = number * SUB_TILE;
-        let lengths = self.lengths.get(first..).unwrap_or_default();
         let (starts, ends) = self.cuts[number * self.terms..][..2 * self.terms].split_at(self.terms);
         let before = |bound| {
             self.longs
@@ -141,7 +138,7 @@ impl<'a> TileLists<'a> {
         };
         SubTileLists {
             first_document: self.first_document + first as u32,
-            lengths: &lengths[..lengths.len().min(SUB_TILE)],
+            lengths: &self.lengths[first..self.lengths.len().min(first + SUB_TILE)],
             bytes: self.bytes,
             kept: self.kept,
             starts,

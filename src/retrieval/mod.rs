@@ -46,6 +46,7 @@ mod index;
 mod kept;
 mod limits;
 mod lists;
+mod loops;
 mod manifest;
 mod on_device;
 mod pass;

@@ -24,23 +24,16 @@ use std::ops::Range;
 use super::best::{Best, key};
 use super::bm25::WeightedQuery;
 use super::codec::SUB_TILE;
-use super::fetch::fetch;
 use super::image::{Place, STRIP, STRIPS, SubTileImage};
+#[cfg(target_arch = "x86_64")]
+use super::loops::Avx512;
+use super::loops::{LANES, Loops, PART, Plain};
 
-/// Queries that are handed in together, at most: their scores are 256 KB.
-pub(super) const MAX_QUERIES: usize = 16;
-
-/// Documents that are left out together, and whose bounds are added up together, in registers.
-const PART: usize = 128;
-
-/// Documents whose bounds a vector register holds.
-const LANES: usize = 16;
+/// Queries that are handed in together, at most: their scores are 128 KB.
+pub(super) const MAX_QUERIES: usize = 8;
 
 /// Documents that are scored exactly together.
 const GROUP: usize = 8;
-
-/// Postings at the beginning of a list that are asked for ahead; the processor itself sees to the others.
-const HEAD: usize = 64;
 
 /// Columns of a query, on average, from which on strips are read for all queries together.
 const MANY_COLUMNS: usize = 8;
@@ -49,12 +42,8 @@ const MANY_COLUMNS: usize = 8;
 pub(super) struct Accumulators {
     /// Of the queries that are scored together.
     scores: Vec<[u32; SUB_TILE]>,
-    products: Box<Products>,
     queries: Vec<Accumulator>,
 }
-
-/// What some postings of a list add to scores.
-type Products = [u32; 64];
 
 /// The memory of a query beside its scores.
 struct Accumulator {
@@ -136,7 +125,6 @@ impl Accumulators {
         };
         Accumulators {
             scores: vec![[0; SUB_TILE]; MAX_QUERIES],
-            products: Box::new([0; 64]),
             queries: std::iter::repeat_with(accumulator).take(MAX_QUERIES).collect(),
         }
     }
@@ -145,8 +133,8 @@ impl Accumulators {
 /// Scores the documents of a sub-tile against up to [`MAX_QUERIES`] queries and takes in those that belong to the best
 /// of each so far.
 ///
-/// The queries' terms are numbered as in the image. The code for the processor at hand is chosen here; both versions are
-/// the same function, compiled for other vectors. (AVX-512 gains nothing: the scalar additions to the scores stay.)
+/// The queries' terms are numbered as in the image. The code for the processor at hand is chosen here; all versions are the
+/// same function, compiled for other vectors and with other loops over postings.
 pub(super) fn score_sub_tile(
     image: &SubTileImage,
     queries: &[WeightedQuery],
@@ -155,25 +143,48 @@ pub(super) fn score_sub_tile(
 ) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2") {
-        // SAFETY: the only requirement is that the processor has these two features, which was just detected.
-        unsafe { score_with_avx2(image, queries, accumulators, best) };
+        // SAFETY: the processor has these two features, as was just detected, and the others if there is an `Avx512`.
+        unsafe {
+            match Avx512::detect() {
+                Some(loops) => score_with_avx512(loops, image, queries, accumulators, best),
+                None => score_with_avx2(image, queries, accumulators, best),
+            }
+        }
         return;
     }
-    score(image, queries, accumulators, best);
+    score(Plain, image, queries, accumulators, best);
 }
 
 /// [`score`], compiled for processors with AVX2.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,bmi2")]
 fn score_with_avx2(image: &SubTileImage, queries: &[WeightedQuery], accumulators: &mut Accumulators, best: &[Best]) {
-    score(image, queries, accumulators, best);
+    score(Plain, image, queries, accumulators, best);
+}
+
+/// [`score`], compiled for processors with AVX-512.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,bmi2")]
+fn score_with_avx512(
+    loops: Avx512,
+    image: &SubTileImage,
+    queries: &[WeightedQuery],
+    accumulators: &mut Accumulators,
+    best: &[Best],
+) {
+    score(loops, image, queries, accumulators, best);
 }
 
 #[inline(always)]
-fn score(image: &SubTileImage, queries: &[WeightedQuery], accumulators: &mut Accumulators, best: &[Best]) {
+fn score(
+    loops: impl Loops,
+    image: &SubTileImage,
+    queries: &[WeightedQuery],
+    accumulators: &mut Accumulators,
+    best: &[Best],
+) {
     let Accumulators {
         scores,
-        products,
         queries: accumulators,
     } = accumulators;
     let accumulators = &mut accumulators[..queries.len()];
@@ -188,18 +199,16 @@ fn score(image: &SubTileImage, queries: &[WeightedQuery], accumulators: &mut Acc
     for first in (0..queries.len()).step_by(together) {
         let places = first..first + together;
         for (at, scores) in places.clone().zip(&mut *scores) {
-            if let Some(next) = accumulators.get(at + 1) {
-                next.lists
-                    .iter()
-                    .for_each(|(list, _)| fetch(image.postings(list.start..list.end.min(list.start + HEAD))));
+            scores.fill(0);
+            for (list, weight) in &accumulators[at].lists {
+                loops.add(image.postings(list.clone()), queries[at].product(*weight), scores);
             }
-            add_lists(image, &queries[at], &accumulators[at].lists, products, scores);
         }
         for strip in 0..STRIPS {
             for (at, scores) in places.clone().zip(&*scores) {
                 let (accumulator, best) = (&mut accumulators[at], &best[at]);
                 let scores = &scores.as_chunks::<STRIP>().0[strip];
-                add_columns(image, strip, &queries[at], scores, accumulator, best.threshold());
+                add_columns(loops, image, strip, &queries[at], scores, accumulator, best.threshold());
                 // Room for another strip, or the end: a few keys for each lock.
                 if accumulator.found_len > STRIP || strip == STRIPS - 1 {
                     best.take(&accumulator.found[..std::mem::take(&mut accumulator.found_len)]);
@@ -222,11 +231,10 @@ fn find_places(image: &SubTileImage, query: &WeightedQuery, accumulator: &mut Ac
     columns.clear();
     lists.clear();
     *most = 0;
-    let product = product(query);
     for &(term, weight) in &query.terms {
         match image.place(term) {
             Place::Column(number) => {
-                *most += product(weight, u32::from(image.largest_code(number)));
+                *most += query.product(weight).of(image.largest_code(number).into());
                 columns.push(Column {
                     number,
                     weight,
@@ -243,49 +251,10 @@ fn find_places(image: &SubTileImage, query: &WeightedQuery, accumulator: &mut Ac
     *bound = Bound::new(columns, query.shift);
 }
 
-/// What a term adds to the score of a document, by its weight and the document's code.
-#[inline(always)]
-fn product(query: &WeightedQuery) -> impl Fn(u32, u32) -> u32 + use<> {
-    let (half, shift) = (query.half(), query.shift);
-    move |weight, code| (weight * code + half) >> shift
-}
-
-/// The scores by the lists alone.
-#[inline(always)]
-fn add_lists(
-    image: &SubTileImage,
-    query: &WeightedQuery,
-    lists: &[(Range<usize>, u32)],
-    products: &mut Products,
-    scores: &mut [u32; SUB_TILE],
-) {
-    let product = product(query);
-    scores.fill(0);
-    for &(ref range, weight) in lists {
-        for postings in image.postings(range.clone()).chunks(products.len()) {
-            // All that they add is reckoned in vectors; then each costs no more than two loads and an addition in memory.
-            for (product_of, &posting) in products.iter_mut().zip(postings) {
-                *product_of = product(weight, posting >> 16);
-            }
-            let mut add = |posting: u32, product: u32| scores[posting as usize % SUB_TILE] += product;
-            let (fours, rest) = postings.as_chunks::<4>();
-            let (products, last_products) = products.split_at(4 * fours.len());
-            for (&[a, b, c, d], &[x, y, z, w]) in fours.iter().zip(products.as_chunks::<4>().0) {
-                add(a, x);
-                add(b, y);
-                add(c, z);
-                add(d, w);
-            }
-            for (&posting, &product) in rest.iter().zip(last_products) {
-                add(posting, product);
-            }
-        }
-    }
-}
-
 /// Finds the documents of a strip of the sub-tile whose scores pass the threshold.
 #[inline(always)]
 fn add_columns(
+    loops: impl Loops,
     image: &SubTileImage,
     strip: usize,
     query: &WeightedQuery,
@@ -301,7 +270,6 @@ fn add_columns(
         found_len,
         ..
     } = accumulator;
-    let product = product(query);
     let least = threshold.saturating_add(1);
     let by_lists = least.saturating_sub(*most);
     let mut len = *found_len;
@@ -316,20 +284,12 @@ fn add_columns(
             let units = goal.saturating_sub(score) >> bound.shift;
             *need = (units.min(u32::from(u16::MAX)) as u16).saturating_sub(bound.columns);
         }
-        let mut bounds = [[0_u16; LANES]; PART / LANES];
-        for column in &*columns {
+        let each = columns.iter().map(|column| {
             let codes = &image.codes(strip, column.number).as_chunks::<PART>().0[part];
-            for (bounds, codes) in bounds.iter_mut().zip(codes.as_chunks::<LANES>().0) {
-                for ((bound, &code), &weight) in bounds.iter_mut().zip(codes).zip(&column.reduced) {
-                    let product = (u32::from(code) * u32::from(weight)) >> 16;
-                    *bound = bound.wrapping_add(product as u16);
-                }
-            }
-        }
-        let (needs, bounds) = (
-            needs.as_chunks::<GROUP>().0,
-            bounds.as_flattened().as_chunks::<GROUP>().0,
-        );
+            (codes, &column.reduced)
+        });
+        let bounds = loops.bounds(each);
+        let (needs, bounds) = (needs.as_chunks::<GROUP>().0, bounds.as_chunks::<GROUP>().0);
         for (group, (needs, bounds)) in needs.iter().zip(bounds).enumerate() {
             if !reaches(bounds, needs) {
                 continue;
@@ -337,9 +297,10 @@ fn add_columns(
             let mut sums = scores.as_chunks::<GROUP>().0[group];
             let group = part * (PART / GROUP) + group;
             for column in &*columns {
+                let product = query.product(column.weight);
                 let codes = &image.codes(strip, column.number).as_chunks::<GROUP>().0[group];
                 for (sum, &code) in sums.iter_mut().zip(codes) {
-                    *sum += product(column.weight, u32::from(code));
+                    *sum += product.of(code.into());
                 }
             }
             // Every key is written, and only those that pass advance the end: no branch to mispredict.
@@ -430,6 +391,15 @@ mod tests {
         }
 
         type Version = fn(&SubTileImage, &[WeightedQuery], &mut Accumulators, &[Best]);
+        let plain: Version = |image, queries, accumulators, best| score(Plain, image, queries, accumulators, best);
+        let mut versions = vec![plain, score_sub_tile];
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2") {
+            // SAFETY: the processor has these two features.
+            versions.push(|image, queries, accumulators, best| unsafe {
+                score_with_avx2(image, queries, accumulators, best)
+            });
+        }
         let hits = |version: Version, images: &[SubTileImage], queries: &[WeightedQuery], k| -> Vec<Vec<Hit>> {
             let mut accumulators = Accumulators::new();
             let best: Vec<Best> = queries.iter().map(|_| Best::new(k, DOCUMENTS)).collect();
@@ -439,9 +409,9 @@ mod tests {
             best.into_iter().map(|best| best.into_hits().unwrap()).collect()
         };
         for k in [1, 40, 3000, DOCUMENTS] {
-            let expected = hits(score, &by_lists, &prepared.queries, k);
+            let expected = hits(plain, &by_lists, &prepared.queries, k);
             assert!(expected[0].len() >= k.min(19_000));
-            for version in [score as Version, score_sub_tile] {
+            for &version in &versions {
                 // Together, and one by one.
                 for queries in [0..many.len(), many.len()..texts.len()] {
                     for images in &others {

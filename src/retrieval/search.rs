@@ -103,6 +103,9 @@ pub struct Search<'a> {
     prepared: Prepared,
 }
 
+/// Up to so many queries use kept codes: more of them share what they code, which then costs less than to fetch kept codes, of twice as many bytes, from memory.
+const KEPT_QUERIES: usize = 16;
+
 /// Finds for each query the `k` documents with the highest BM25 scores, all in memory: [`Search`] with its defaults.
 ///
 /// # Errors
@@ -146,7 +149,8 @@ impl<'a> Search<'a> {
             bm25,
             ..
         } = settings;
-        let kept = index.kept(bm25).filter(|_| settings.device == DeviceChoice::Cpu);
+        let use_kept = settings.device == DeviceChoice::Cpu && queries.len() <= KEPT_QUERIES;
+        let kept = index.kept(bm25).filter(|_| use_kept);
         let codes = match kept {
             Some(kept) => Cow::Borrowed(kept.table()),
             None => Cow::Owned(CodeTable::new(*bm25, index.average_length())),

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::RetrievalError;
-use super::bytes::{Bytes, Section, SectionWriter, read_u32};
+use super::bytes::{Bytes, Section, SectionWriter};
 use super::codec::{PostingList, sub_tiles};
 use super::term_cache::TermNumbers;
 use super::tile::{Directory, DirectoryWriter, ListPlace, MAX_DOCUMENTS, TileDraft, sorted_order_in_parallel};
@@ -247,7 +247,7 @@ impl Segment {
             segment: self,
             number,
             documents: footer.documents,
-            lengths,
+            lengths: lengths.as_chunks().0,
             lists,
             directory,
         })
@@ -312,7 +312,7 @@ pub(super) struct TileData<'a> {
     segment: &'a Segment,
     number: usize,
     pub(super) documents: u32,
-    lengths: &'a [u8],
+    pub(super) lengths: &'a [[u8; 4]],
     pub(super) lists: &'a [u8],
     pub(super) directory: Directory<'a>,
 }
@@ -320,8 +320,7 @@ pub(super) struct TileData<'a> {
 impl<'a> TileData<'a> {
     /// The number of terms of each document.
     pub(super) fn lengths(&self) -> impl Iterator<Item = u32> {
-        let documents = 0..self.documents as usize;
-        documents.map(|document| read_u32(self.lengths, document * size_of::<u32>()).unwrap_or(0))
+        self.lengths.iter().map(|&length| u32::from_le_bytes(length))
     }
 
     /// The list at a place of the directory.
