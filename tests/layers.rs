@@ -24,7 +24,7 @@ const ORDER: &[&str] = &[
 ];
 
 /// Paths below `src/` in which `unsafe` may appear: the devices, the CPU's calling convention, the register tiles of the
-/// matrix product, mapped files and hints to the memory, the scoring loop compiled for several processors, and a setting of the
+/// matrix product, mapped files and hints to the memory, the loops of a search for several processors, and a setting of the
 /// allocator.
 const UNSAFE: &[&str] = &[
     "cli/heap.rs",

@@ -28,7 +28,6 @@ use std::str::FromStr;
 
 use super::RetrievalError;
 use super::codec::LONG_TF;
-use super::loops::Product;
 
 /// Which BM25.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -298,6 +297,23 @@ impl CodeTable {
 
 /// Up to so many terms the shift is at most 17, and weight * code + 2^16 fits 32 bits.
 pub(super) const MAX_QUERY_TERMS: usize = 1 << 17;
+
+/// What a term adds to the score of a document, by the document's code: (weight * code + half) >> shift.
+#[derive(Clone, Copy)]
+pub(super) struct Product {
+    pub(super) weight: u32,
+    /// Half a unit before the shift: what rounds it.
+    pub(super) half: u32,
+    pub(super) shift: u32,
+}
+
+impl Product {
+    /// For the document's code.
+    #[inline(always)]
+    pub(super) fn of(self, code: u32) -> u32 {
+        (self.weight * code + self.half) >> self.shift
+    }
+}
 
 /// A query in the integers of the search.
 #[derive(Debug, Clone, PartialEq, Default)]

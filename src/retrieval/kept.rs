@@ -86,6 +86,7 @@ pub(super) fn kept_range(start: u32, end: u32) -> Range<usize> {
 
 /// Codes all lists of a tile into `codes`, which are half as many as the lists have bytes.
 fn code_tile(tile: &TileData, table: &CodeTable, codes: &mut [u32]) -> Result<(), RetrievalError> {
+    // Of each sub-tile, about.
     let postings = tile.lists.len() / size_of::<u16>() / sub_tiles(tile.documents).max(1);
     let coders: Vec<Coder> = tile
         .lengths

@@ -125,7 +125,7 @@ impl<'a> TileLists<'a> {
 
     /// How many sub-tiles the tile has.
     pub(super) fn sub_tiles(&self) -> usize {
-        self.lengths.len().div_ceil(SUB_TILE)
+        sub_tiles(self.lengths.len() as u32)
     }
 
     /// What lies in a sub-tile.

@@ -2,40 +2,63 @@
 //!
 //! Two of them follow postings: they read memory, and one writes it too, wherever the postings point to. Compilers leave such
 //! loops scalar, but for the products. AVX-512 reads and writes sixteen places with one instruction; a list names no document
-//! twice, so that sixteen additions never meet. The third multiplies 16 bits by 16, of which compilers make AVX2 but not
-//! AVX-512.
+//! twice, so that sixteen additions never meet. (Of a damaged list that does, an addition is lost.) The third multiplies 16
+//! bits by 16, which compilers do with 256 bits at a time and not with 512.
 
-use super::codec::{SUB_TILE, posting};
-use super::coder::Codes;
+use super::bm25::{LENGTHS, Product};
+use super::codec::{LONG_TF, SUB_TILE, posting};
 
-/// What a term adds to the score of a document, by the document's code: (weight * code + half) >> shift.
+/// The codes of the postings that a sub-tile can have, 0 for a frequency that they do not hold and for documents that are not
+/// there. The arrays have an element more than they need, since AVX-512 reads 32 bits at a time.
 #[derive(Clone, Copy)]
-pub(super) struct Product {
-    pub(super) weight: u32,
-    /// Half a unit before the shift: what rounds it.
-    pub(super) half: u32,
-    pub(super) shift: u32,
+pub(super) enum Codes<'a> {
+    /// At the place of each posting.
+    ByPosting(&'a [u16; POSTINGS + 1]),
+    /// By frequency and by the class of the document's length.
+    ByClass {
+        /// For each document.
+        classes: &'a [u16; SUB_TILE + 1],
+        /// `(LONG_TF, CLASSES)`
+        codes: &'a [u16; LONG_TF as usize * CLASSES + 1],
+    },
 }
 
-impl Product {
-    /// For the document's code.
+impl Codes<'_> {
+    /// That of a posting.
     #[inline(always)]
-    pub(super) fn of(self, code: u32) -> u32 {
-        (self.weight * code + self.half) >> self.shift
+    pub(super) fn of(self, posting: u16) -> u16 {
+        let posting = usize::from(posting);
+        match self {
+            Codes::ByPosting(codes) => codes[posting],
+            Codes::ByClass { classes, codes } => {
+                let class = usize::from(classes[posting % SUB_TILE]) % CLASSES;
+                codes[posting / SUB_TILE * CLASSES + class]
+            }
+        }
     }
 }
 
+/// Postings that can be: they have 16 bits.
+pub(super) const POSTINGS: usize = LONG_TF as usize * SUB_TILE;
+
+/// Classes that the documents of a sub-tile can have: a power of two, so that a mask makes a number one of a class.
+pub(super) const CLASSES: usize = (LENGTHS as usize + SUB_TILE).next_power_of_two();
+
 /// The loops for a kind of processor.
 pub(super) trait Loops: Copy {
-    /// Writes for each posting of a list its code << 16 | its document.
+    /// Writes for each posting of a list its code << 16 | its document; `coded` is as long as the list.
     fn code(self, codes: Codes, list: &[[u8; 2]], coded: &mut [u32]);
 
-    /// Adds to the scores of a list's documents, none of which it has twice. `coded` is what [`Loops::code`] writes.
+    /// Adds to the scores of a list's documents, none of which it has twice. `coded` is what [`Loops::code`] writes; of the
+    /// document's half only the lower bits count.
     fn add(self, coded: &[u32], product: Product, scores: &mut [u32; SUB_TILE]);
 
-    /// Adds up weight * code >> 16 for each document: (codes, weight) of some columns. The sums have 16 bits.
-    fn bounds<'c>(self, columns: impl Iterator<Item = (&'c [u16; PART], &'c [u16; LANES])>) -> [u16; PART];
+    /// Adds up weight * code >> 16 for each document: (codes, weight) of some columns, whose sums have 16 bits.
+    fn bounds<'c>(self, columns: impl Iterator<Item = Column<'c>>) -> [u16; PART];
 }
+
+/// The codes of some documents, and a weight, [`LANES`] times.
+pub(super) type Column<'c> = (&'c [u16; PART], &'c [u16; LANES]);
 
 /// Documents whose bounds are added up together, in registers.
 pub(super) const PART: usize = 128;
@@ -80,7 +103,7 @@ impl Loops for Plain {
     }
 
     #[inline(always)]
-    fn bounds<'c>(self, columns: impl Iterator<Item = (&'c [u16; PART], &'c [u16; LANES])>) -> [u16; PART] {
+    fn bounds<'c>(self, columns: impl Iterator<Item = Column<'c>>) -> [u16; PART] {
         let mut bounds = [0_u16; PART];
         for (codes, weights) in columns {
             let (bounds, codes) = (bounds.as_chunks_mut::<LANES>().0, codes.as_chunks::<LANES>().0);
@@ -108,9 +131,7 @@ mod avx512 {
         _mm512_setzero_si512, _mm512_slli_epi32, _mm512_srl_epi32, _mm512_srli_epi32, _mm512_storeu_si512,
     };
 
-    use super::{Codes, LANES, Loops, PART, Product, SUB_TILE};
-    use crate::retrieval::codec::LONG_TF;
-    use crate::retrieval::coder::{CLASSES, POSTINGS};
+    use super::{CLASSES, Codes, Column, LANES, LONG_TF, Loops, PART, POSTINGS, Product, SUB_TILE};
 
     /// For processors with AVX-512: whoever has one of these runs on such.
     #[derive(Clone, Copy)]
@@ -126,46 +147,27 @@ mod avx512 {
         }
     }
 
+    // SAFETY of the calls: the processor has the features, or there were no `self`.
     impl Loops for Avx512 {
         #[inline(always)]
         fn code(self, codes: Codes, list: &[[u8; 2]], coded: &mut [u32]) {
-            assert_eq!(list.len(), coded.len());
-            // SAFETY: the processor has the features, or there were no `self`; the two are equally long.
             unsafe { code(codes, list, coded) }
         }
 
         #[inline(always)]
         fn add(self, coded: &[u32], product: Product, scores: &mut [u32; SUB_TILE]) {
-            // SAFETY: the processor has the features, or there were no `self`.
             unsafe { add(coded, product, scores) }
         }
 
         #[inline(always)]
-        fn bounds<'c>(self, columns: impl Iterator<Item = (&'c [u16; PART], &'c [u16; LANES])>) -> [u16; PART] {
-            // SAFETY: the processor has the features, or there were no `self`.
-            unsafe {
-                let mut sums = [_mm512_setzero_si512(); PART / 32];
-                for (codes, weights) in columns {
-                    let weight = _mm512_set1_epi16(weights[0].cast_signed());
-                    for (sum, codes) in sums.iter_mut().zip(codes.as_chunks::<32>().0) {
-                        let codes = _mm512_loadu_si512(codes.as_ptr().cast());
-                        *sum = _mm512_add_epi16(*sum, _mm512_mulhi_epu16(codes, weight));
-                    }
-                }
-                let mut bounds = [0; PART];
-                for (bounds, sum) in bounds.as_chunks_mut::<32>().0.iter_mut().zip(sums) {
-                    _mm512_storeu_si512(bounds.as_mut_ptr().cast(), sum);
-                }
-                bounds
-            }
+        fn bounds<'c>(self, columns: impl Iterator<Item = Column<'c>>) -> [u16; PART] {
+            unsafe { bounds(columns) }
         }
     }
 
-    /// # Safety
-    /// Needs AVX-512 F, BW and VL, and `coded` as long as `list`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    unsafe fn code(codes: Codes, list: &[[u8; 2]], coded: &mut [u32]) {
+    fn code(codes: Codes, list: &[[u8; 2]], coded: &mut [u32]) {
         let each = list.chunks(LANES).zip(coded.chunks_mut(LANES));
         match codes {
             Codes::ByPosting(codes) => {
@@ -183,20 +185,39 @@ mod avx512 {
         }
     }
 
-    /// # Safety
-    /// Needs AVX-512 F, BW and VL.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    unsafe fn add(coded: &[u32], product: Product, scores: &mut [u32; SUB_TILE]) {
-        let product = Products::new(product);
+    fn add(coded: &[u32], product: Product, scores: &mut [u32; SUB_TILE]) {
+        let products = Products::new(product);
         for coded in coded.chunks(LANES) {
             let mask = lanes(coded.len());
-            // SAFETY: the processor has the features; as many lanes are read as there are postings.
-            unsafe {
-                let coded = _mm512_maskz_loadu_epi32(mask, coded.as_ptr().cast());
-                product.add(mask, documents(coded), _mm512_srli_epi32::<16>(coded), scores);
+            // SAFETY: as many lanes are read as there are postings.
+            let coded = unsafe { _mm512_maskz_loadu_epi32(mask, coded.as_ptr().cast()) };
+            products.add(mask, coded, scores);
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    fn bounds<'c>(columns: impl Iterator<Item = Column<'c>>) -> [u16; PART] {
+        /// 16-bit numbers that a register holds.
+        const WORDS: usize = 32;
+        const { assert!(PART.is_multiple_of(WORDS)) };
+        let mut sums = [_mm512_setzero_si512(); PART / WORDS];
+        for (codes, weights) in columns {
+            let weight = _mm512_set1_epi16(weights[0].cast_signed());
+            for (sum, codes) in sums.iter_mut().zip(codes.as_chunks::<WORDS>().0) {
+                // SAFETY: there are as many codes as the register holds.
+                let codes = unsafe { _mm512_loadu_si512(codes.as_ptr().cast()) };
+                *sum = _mm512_add_epi16(*sum, _mm512_mulhi_epu16(codes, weight));
             }
         }
+        let mut bounds = [0; PART];
+        for (bounds, sum) in bounds.as_chunks_mut::<WORDS>().0.iter_mut().zip(sums) {
+            // SAFETY: there is room for as many as the register holds.
+            unsafe { _mm512_storeu_si512(bounds.as_mut_ptr().cast(), sum) };
+        }
+        bounds
     }
 
     /// [`Product`] in all lanes.
@@ -217,14 +238,15 @@ mod avx512 {
             }
         }
 
-        /// Adds to the scores of `documents`, all different and below [`SUB_TILE`], by their codes.
+        /// Adds to the scores of coded postings, as many as `mask` has lanes.
         #[inline]
         #[target_feature(enable = "avx512f")]
-        fn add(&self, mask: __mmask16, documents: __m512i, codes: __m512i, scores: &mut [u32; SUB_TILE]) {
+        fn add(&self, mask: __mmask16, coded: __m512i, scores: &mut [u32; SUB_TILE]) {
+            let (documents, codes) = (documents(coded), _mm512_srli_epi32::<16>(coded));
             let exact = _mm512_mullo_epi32(codes, self.weight);
             let products = _mm512_srl_epi32(_mm512_add_epi32(exact, self.half), self.shift);
             let scores: *mut i32 = scores.as_mut_ptr().cast();
-            // SAFETY: the documents are below SUB_TILE.
+            // SAFETY: documents are below SUB_TILE.
             unsafe {
                 let before = _mm512_mask_i32gather_epi32::<4>(_mm512_setzero_si512(), mask, documents, scores);
                 _mm512_mask_i32scatter_epi32::<4>(scores, mask, documents, _mm512_add_epi32(before, products));
@@ -294,49 +316,78 @@ mod tests {
     use crate::retrieval::coder::Coder;
     use crate::rng::{Stream, purpose};
 
-    /// What the loops make of some lists and columns of random numbers.
-    fn outcome(loops: impl Loops, coder: &Coder) -> (Vec<Vec<u32>>, [u32; SUB_TILE], [u16; PART]) {
-        let mut stream = Stream::new(1, purpose::SYNTHETIC, 0);
+    /// What loops make of lists one after another and of columns: coded postings, scores, bounds.
+    type Outcome = (Vec<u32>, [u32; SUB_TILE], [u16; PART]);
+
+    fn outcome(loops: impl Loops, codes: Codes, lists: &[(Vec<u16>, Product)], columns: &[Column]) -> Outcome {
         let mut scores = [7; SUB_TILE];
-        let mut coded_lists = Vec::new();
-        for len in (0..70).chain([500, SUB_TILE as u32]) {
-            let step = SUB_TILE as u32 / len.max(1);
-            let of_list = |place| (place * step + stream.below(step)) as u16 | (stream.below(16) as u16) << 12;
-            let list: Vec<[u8; 2]> = (0..len).map(of_list).map(u16::to_le_bytes).collect();
+        let mut all = Vec::new();
+        for (list, product) in lists {
+            let list: Vec<[u8; 2]> = list.iter().map(|posting| posting.to_le_bytes()).collect();
             let mut coded = vec![0; list.len()];
-            loops.code(coder.codes(), &list, &mut coded);
-            let shift = stream.below(18);
+            loops.code(codes, &list, &mut coded);
+            all.extend_from_slice(&coded);
+            for (coded, &bytes) in coded.iter_mut().zip(&list) {
+                // The bits between code and document are of no effect.
+                *coded |= u32::from(posting(bytes)) / SUB_TILE as u32 * SUB_TILE as u32;
+            }
+            loops.add(&coded, *product, &mut scores);
+        }
+        (all, scores, loops.bounds(columns.iter().copied()))
+    }
+
+    fn defined(codes: Codes, lists: &[(Vec<u16>, Product)], columns: &[Column]) -> Outcome {
+        let mut scores = [7; SUB_TILE];
+        let mut all = Vec::new();
+        for (list, product) in lists {
+            for &posting in list {
+                let (document, code) = (posting & 0xfff, u64::from(codes.of(posting)));
+                all.push((code << 16) as u32 | u32::from(document));
+                let exact = u64::from(product.weight) * code + u64::from(product.half);
+                scores[usize::from(document)] += (exact >> product.shift) as u32;
+            }
+        }
+        let bound = |place| {
+            let of_column = |(codes, weights): &Column| (u64::from(codes[place]) * u64::from(weights[0])) >> 16;
+            columns.iter().map(of_column).sum::<u64>() as u16
+        };
+        (all, scores, std::array::from_fn(bound))
+    }
+
+    #[test]
+    fn all_loops_make_what_is_defined() {
+        let mut stream = Stream::new(1, purpose::SYNTHETIC, 0);
+        let mut list = |len: u32| {
+            let step = SUB_TILE as u32 / len.max(1);
+            let mut posting = |place| stream.below(16) << 12 | (place * step + stream.below(step));
+            let list: Vec<u16> = (0..len).map(|place| posting(place) as u16).collect();
+            let shift = 8 + stream.below(10);
             let product = Product {
                 weight: 1 + stream.below(65_535),
                 half: (1 << shift) >> 1,
                 shift,
             };
-            loops.add(&coded, product, &mut scores);
-            coded_lists.push(coded);
-        }
-        let columns: Vec<([u16; PART], [u16; LANES])> = (0..9)
-            .map(|_| {
-                let weight = stream.below(7000) as u16;
-                (std::array::from_fn(|_| stream.below(1 << 16) as u16), [weight; LANES])
-            })
-            .collect();
-        let bounds = loops.bounds(columns.iter().map(|(codes, weights)| (codes, weights)));
-        (coded_lists, scores, bounds)
-    }
-
-    #[test]
-    fn the_loops_of_this_processor_make_what_the_plain_ones_make() {
-        let bm25 = Bm25::default();
-        let table = CodeTable::new(bm25, 100.0);
+            (list, product)
+        };
+        let lists: Vec<(Vec<u16>, Product)> = (0..70).chain([500, SUB_TILE as u32]).map(&mut list).collect();
+        let mut column = |weight: u16| {
+            let codes: [u16; PART] = std::array::from_fn(|_| stream.below(1 << 16) as u16);
+            (codes, [weight; LANES])
+        };
+        let columns: Vec<_> = [40_000, 20_000, 5000, 500, 3, 1].map(&mut column).into();
+        let columns: Vec<Column> = columns.iter().map(|(codes, weights)| (codes, weights)).collect();
         let lengths: Vec<[u8; 4]> = (0..SUB_TILE as u32).map(|i| (i * i % 1500).to_le_bytes()).collect();
         for postings in [0, usize::MAX] {
             let mut coder = Coder::default();
-            coder.fill(&lengths, &table, postings);
-            let plain = outcome(Plain, &coder);
-            #[cfg(target_arch = "x86_64")]
-            match Avx512::detect() {
-                Some(avx512) => assert!(outcome(avx512, &coder) == plain, "{postings} postings"),
-                None => eprintln!("SKIPPED: this processor has no AVX-512"),
+            coder.fill(&lengths, &CodeTable::new(Bm25::default(), 100.0), postings);
+            for columns in [&columns[..], &columns[..1], &[]] {
+                let expected = defined(coder.codes(), &lists, columns);
+                assert!(outcome(Plain, coder.codes(), &lists, columns) == expected);
+                #[cfg(target_arch = "x86_64")]
+                match Avx512::detect() {
+                    Some(avx512) => assert!(outcome(avx512, coder.codes(), &lists, columns) == expected),
+                    None => eprintln!("SKIPPED: this processor has no AVX-512"),
+                }
             }
         }
     }

@@ -1,14 +1,14 @@
 //! The inner loop: scores of some queries in one sub-tile.
 //!
-//! Scores are `[u32; SUB_TILE]` for each query, 16 KB: one fits the L1 cache, all of them half of the L2 cache.
+//! Scores are `[u32; SUB_TILE]` for each query, 16 KB: one fits the L1 cache, all of them a part of the L2 cache.
 //!
 //! ```text
-//! for each query    lists     scores[d] += (w c + h) >> s                        in vectors, but for the addition itself
+//! for each query    lists     scores[d] += (w c + h) >> s                        in vectors; the addition itself with AVX-512
 //! for each strip of 256 documents, each query:
 //!                   parts     of 128 documents, where the largest score and the largest codes of all columns together
 //!                             pass the threshold
 //!                   needs     what the columns must add to pass the threshold   16 bits, rounded down
-//!                   bounds    what they can add: sums of w c >> 16, + 1 each    16 bits, 16 documents in a register
+//!                   bounds    what they can add: sums of w c >> 16, + 1 each    16 bits, 16 or 32 documents in a register
 //!                   columns   scores += (w c[d] + h) >> s                       8 documents, where a bound reaches its need
 //! ```
 //!
@@ -144,13 +144,10 @@ pub(super) fn score_sub_tile(
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2") {
         // SAFETY: the processor has these two features, as was just detected, and the others if there is an `Avx512`.
-        unsafe {
-            match Avx512::detect() {
-                Some(loops) => score_with_avx512(loops, image, queries, accumulators, best),
-                None => score_with_avx2(image, queries, accumulators, best),
-            }
-        }
-        return;
+        return match Avx512::detect() {
+            Some(loops) => unsafe { score_with_avx512(loops, image, queries, accumulators, best) },
+            None => unsafe { score_with_avx2(image, queries, accumulators, best) },
+        };
     }
     score(Plain, image, queries, accumulators, best);
 }
@@ -164,7 +161,7 @@ fn score_with_avx2(image: &SubTileImage, queries: &[WeightedQuery], accumulators
 
 /// [`score`], compiled for processors with AVX-512.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,bmi2")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2")]
 fn score_with_avx512(
     loops: Avx512,
     image: &SubTileImage,
@@ -328,6 +325,7 @@ fn reaches(bounds: &[u16; GROUP], needs: &[u16; GROUP]) -> bool {
 mod tests {
     use super::*;
     use crate::retrieval::bm25::{Bm25, CodeTable};
+    use crate::retrieval::coder::MANY;
     use crate::retrieval::kept::KeptCodes;
     use crate::retrieval::lists::TileLists;
     use crate::retrieval::query::Prepared;
@@ -383,6 +381,8 @@ mod tests {
             (0..lists[which].sub_tiles()).map(image).collect()
         };
         let by_lists = images(0, 0);
+        let postings = |number| lists[0].sub_tile(number).postings();
+        assert!(postings(0) >= MANY && postings(4) < MANY, "codes of both kinds");
         let others = [images(0, 9), images(1, 0), images(1, 9)];
         let columns = |images: &[SubTileImage]| images.iter().map(SubTileImage::column_count).collect::<Vec<_>>();
         for (lists, columned) in [(&by_lists, &others[0]), (&others[1], &others[2])] {

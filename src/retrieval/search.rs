@@ -103,7 +103,8 @@ pub struct Search<'a> {
     prepared: Prepared,
 }
 
-/// Up to so many queries use kept codes: more of them share what they code, which then costs less than to fetch kept codes, of twice as many bytes, from memory.
+/// Up to so many queries use kept codes. More of them share what is coded for them, which then costs less than to fetch twice
+/// as many bytes from memory.
 const KEPT_QUERIES: usize = 16;
 
 /// Finds for each query the `k` documents with the highest BM25 scores, all in memory: [`Search`] with its defaults.
@@ -149,8 +150,7 @@ impl<'a> Search<'a> {
             bm25,
             ..
         } = settings;
-        let use_kept = settings.device == DeviceChoice::Cpu && queries.len() <= KEPT_QUERIES;
-        let kept = index.kept(bm25).filter(|_| use_kept);
+        let kept = index.kept(bm25);
         let codes = match kept {
             Some(kept) => Cow::Borrowed(kept.table()),
             None => Cow::Owned(CodeTable::new(*bm25, index.average_length())),
@@ -161,7 +161,7 @@ impl<'a> Search<'a> {
             memory: settings.memory,
             device: settings.device,
             codes,
-            kept,
+            kept: kept.filter(|_| settings.device == DeviceChoice::Cpu && queries.len() <= KEPT_QUERIES),
             prepared: Prepared::new(index, queries, *query, stop_words, bm25)?,
         })
     }
@@ -359,6 +359,27 @@ mod tests {
     use super::*;
     use crate::retrieval::codec::SUB_TILE;
     use crate::retrieval::{Analyzer, IndexBuilder};
+
+    #[test]
+    fn kept_codes_are_used_by_few_queries_of_the_same_function_on_the_cpu() {
+        let mut index = Index::build(&["one", "two"], Analyzer::Standard, &|_, _| ()).unwrap();
+        let settings = SearchSettings::new(1);
+        let uses = |index: &Index, queries: usize, settings: &SearchSettings| {
+            Search::new(index, &vec!["one"; queries], settings)
+                .unwrap()
+                .kept
+                .is_some()
+        };
+        assert!(!uses(&index, 1, &settings));
+        index.keep_codes(&settings.bm25).unwrap();
+        let mut other_function = settings.clone();
+        other_function.bm25.b = 0.5;
+        let mut other_device = settings.clone();
+        other_device.device = DeviceChoice::Auto;
+        assert!(uses(&index, 1, &settings) && uses(&index, KEPT_QUERIES, &settings));
+        assert!(!uses(&index, KEPT_QUERIES + 1, &settings));
+        assert!(!uses(&index, 1, &other_function) && !uses(&index, 1, &other_device));
+    }
 
     #[test]
     fn a_threshold_that_was_guessed_too_high_costs_a_pass_and_no_hit() {
