@@ -23,6 +23,7 @@ use super::coder::Coder;
 use super::fetch::fetch;
 use super::kept::kept_range;
 use super::lists::SubTileLists;
+use crate::device::cpu::vectorised;
 
 /// Documents of a strip.
 pub(super) const STRIP: usize = 256;
@@ -136,11 +137,17 @@ impl<'a> SubTileImage<'a> {
                     }
                     of_term(&mut longs, term).for_each(|long| codes[long as usize % SUB_TILE] = (long >> 16) as u16);
                 }
-                for (strip, codes) in codes.as_chunks::<STRIP>().0.iter().enumerate() {
-                    let start = (strip * column_count + column) * STRIP;
-                    columns[start..start + STRIP].copy_from_slice(codes);
-                }
-                self.largest.push(codes.iter().copied().max().unwrap_or(0));
+                let largest = vectorised(
+                    #[inline(always)]
+                    || {
+                        for (strip, codes) in codes.as_chunks::<STRIP>().0.iter().enumerate() {
+                            let start = (strip * column_count + column) * STRIP;
+                            columns[start..start + STRIP].copy_from_slice(codes);
+                        }
+                        codes.iter().copied().fold(0, u16::max)
+                    },
+                );
+                self.largest.push(largest);
                 self.places.push([COLUMN, column as u32]);
             } else if let Some((kept, range)) = kept {
                 fetch(&kept[range.start..range.end.min(range.start + KEPT_HEAD)]);
