@@ -257,11 +257,14 @@ pub(super) struct CodeTable {
     average: f64,
     /// For each frequency below [`LONG_TF`], from 1 on, the codes of each length below [`LENGTHS`]; nearly every posting
     /// has one of them.
-    at_hand: Vec<Vec<u16>>,
+    at_hand: Vec<AtHand>,
 }
 
 /// Lengths whose codes are at hand.
-pub(super) const LENGTHS: u32 = 1024;
+pub(super) const LENGTHS: u32 = 1023;
+
+/// The codes of each length below [`LENGTHS`], and one more, since AVX-512 reads 32 bits at a time.
+pub(super) type AtHand = [u16; LENGTHS as usize + 1];
 
 impl CodeTable {
     /// The codes under `bm25` for a corpus with this mean length.
@@ -271,7 +274,7 @@ impl CodeTable {
             average,
             at_hand: Vec::new(),
         };
-        let of_tf = |tf| (0..LENGTHS).map(|length| codes.code(tf, length)).collect();
+        let of_tf = |tf| std::array::from_fn(|length| codes.code(tf, length as u32));
         codes.at_hand = (1..LONG_TF).map(of_tf).collect();
         codes
     }
@@ -284,13 +287,13 @@ impl CodeTable {
             .max(1.0) as u16
     }
 
-    /// Whether it is the table of this ranking function.
-    pub(super) fn is_of(&self, bm25: &Bm25) -> bool {
-        self.bm25 == *bm25
+    /// The ranking function.
+    pub(super) fn bm25(&self) -> &Bm25 {
+        &self.bm25
     }
 
     /// For each frequency below [`LONG_TF`], from 1 on, the codes of each length below [`LENGTHS`].
-    pub(super) fn at_hand(&self) -> &[Vec<u16>] {
+    pub(super) fn at_hand(&self) -> &[AtHand] {
         &self.at_hand
     }
 }

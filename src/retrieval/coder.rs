@@ -2,9 +2,7 @@
 
 use super::bm25::{CodeTable, LENGTHS};
 use super::codec::{LONG_TF, SUB_TILE};
-#[cfg(target_arch = "x86_64")]
-use super::loops::Avx512;
-use super::loops::{CLASSES, Codes, Loops, POSTINGS, Plain};
+use super::loops::{CLASSES, Codes, POSTINGS, Processor};
 
 /// From so many postings on it pays to have a code at the place of each that can be. Found by trying.
 pub(super) const MANY: usize = 16 * SUB_TILE;
@@ -16,8 +14,7 @@ pub(super) struct Coder {
     /// The length below [`LENGTHS`], a number of its own above.
     classes: Box<[u16; SUB_TILE + 1]>,
     by_class: Box<[u16; LONG_TF as usize * CLASSES + 1]>,
-    #[cfg(target_arch = "x86_64")]
-    avx512: Option<Avx512>,
+    processor: Processor,
 }
 
 impl Default for Coder {
@@ -31,8 +28,7 @@ impl Default for Coder {
             by_posting: zeros(),
             classes: zeros(),
             by_class: zeros(),
-            #[cfg(target_arch = "x86_64")]
-            avx512: Avx512::detect(),
+            processor: Processor::detect(),
         }
     }
 }
@@ -49,16 +45,15 @@ impl Coder {
     }
 
     fn fill_by_posting(&mut self, lengths: &[[u8; 4]], table: &CodeTable) {
+        let long = lengths.iter().map(|&length| u32::from_le_bytes(length)).enumerate();
+        let long: Vec<(usize, u32)> = long.filter(|&(_, length)| length >= LENGTHS).collect();
         let of_tf = self.by_posting.as_chunks_mut::<SUB_TILE>().0.iter_mut();
         for ((tf, at_hand), codes) in (1..LONG_TF).zip(table.at_hand()).zip(of_tf) {
             let (codes, absent) = codes.split_at_mut(lengths.len());
             absent.fill(0);
-            for (code, &length) in codes.iter_mut().zip(lengths) {
-                let length = u32::from_le_bytes(length);
-                *code = match at_hand.get(length as usize) {
-                    Some(&code) => code,
-                    None => table.code(tf, length),
-                };
+            self.processor.look_up(at_hand, lengths, codes);
+            for &(document, length) in &long {
+                codes[document] = table.code(tf, length);
             }
         }
     }
@@ -87,11 +82,7 @@ impl Coder {
 
     /// Codes a list of postings as code << 16 | document.
     pub(super) fn code_all(&self, list: &[[u8; 2]], coded: &mut [u32]) {
-        #[cfg(target_arch = "x86_64")]
-        if let Some(avx512) = self.avx512 {
-            return avx512.code(self.codes(), list, coded);
-        }
-        Plain.code(self.codes(), list, coded);
+        self.processor.code(self.codes(), list, coded);
     }
 
     /// The codes themselves.

@@ -12,10 +12,11 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::RetrievalError;
 use super::analyzer::Analyzer;
-use super::bm25::Bm25;
+use super::bm25::{Bm25, CodeTable};
 use super::bytes::Bytes;
 use super::kept::KeptCodes;
 use super::manifest::Manifest;
@@ -33,6 +34,8 @@ pub struct Index {
     tiles: Vec<TileRef>,
     documents: u32,
     total_length: u64,
+    /// That of the last search, for the next one.
+    code_table: Mutex<Option<Arc<CodeTable>>>,
     kept: Option<KeptCodes>,
 }
 
@@ -168,6 +171,7 @@ impl Index {
             tiles,
             documents,
             total_length,
+            code_table: Mutex::default(),
             kept: None,
         })
     }
@@ -427,9 +431,18 @@ impl Index {
         (self.segments[tile.segment].list_bytes(tile.number) / size_of::<u16>() as u64) as usize
     }
 
-    /// The codes that are kept for a ranking function.
+    /// The codes of a ranking function.
+    pub(super) fn code_table(&self, bm25: &Bm25) -> Arc<CodeTable> {
+        let mut last = self.code_table.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = last.take().filter(|table| table.bm25() == bm25);
+        let table = table.unwrap_or_else(|| Arc::new(CodeTable::new(*bm25, self.average_length())));
+        *last = Some(Arc::clone(&table));
+        table
+    }
+
+    /// The codes of all postings, if they are kept for this ranking function.
     pub(super) fn kept(&self, bm25: &Bm25) -> Option<&KeptCodes> {
-        self.kept.as_ref().filter(|kept| kept.table().is_of(bm25))
+        self.kept.as_ref().filter(|kept| kept.bm25() == bm25)
     }
 
     /// Gives the memory of a tile back.

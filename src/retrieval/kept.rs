@@ -27,7 +27,7 @@ use super::segment::TileData;
 /// The codes of all postings.
 #[derive(Debug)]
 pub(super) struct KeptCodes {
-    table: CodeTable,
+    bm25: Bm25,
     /// Of one tile after another; in large pages where the system has them, since lists are looked at everywhere.
     codes: MmapMut,
     /// Where the codes of each tile are.
@@ -36,7 +36,7 @@ pub(super) struct KeptCodes {
 
 impl KeptCodes {
     pub(super) fn new(index: &Index, bm25: &Bm25) -> Result<KeptCodes, RetrievalError> {
-        let table = CodeTable::new(*bm25, index.average_length());
+        let table = index.code_table(bm25);
         let mut end = 0;
         let tiles = index.tiles().iter().map(|&tile| {
             let start = end;
@@ -62,12 +62,16 @@ impl KeptCodes {
         }
         let parts = index.tiles().par_iter().zip(parts);
         parts.try_for_each(|(&tile, codes)| code_tile(&index.tile(tile)?, &table, codes))?;
-        Ok(KeptCodes { table, codes, tiles })
+        Ok(KeptCodes {
+            bm25: *bm25,
+            codes,
+            tiles,
+        })
     }
 
     /// What they were made with.
-    pub(super) fn table(&self) -> &CodeTable {
-        &self.table
+    pub(super) fn bm25(&self) -> &Bm25 {
+        &self.bm25
     }
 
     /// The codes of a tile.

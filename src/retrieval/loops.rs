@@ -1,11 +1,11 @@
 //! The innermost loops of a search, for any processor and for those with AVX-512.
 //!
-//! Two of them follow postings: they read memory, and one writes it too, wherever the postings point to. Compilers leave such
-//! loops scalar, but for the products. AVX-512 reads and writes sixteen places with one instruction; a list names no document
-//! twice, so that sixteen additions never meet. (Of a damaged list that does, an addition is lost.) The third multiplies 16
-//! bits by 16, which compilers do with 256 bits at a time and not with 512.
+//! Three of them read memory, and one writes it too, wherever postings or lengths point to. Compilers leave such loops scalar,
+//! but for the products. AVX-512 reads and writes sixteen places with one instruction; a list names no document twice, so that
+//! sixteen additions never meet. (Of a damaged list that does, an addition is lost.) The fourth multiplies 16 bits by 16, which
+//! compilers do with 256 bits at a time and not with 512.
 
-use super::bm25::{LENGTHS, Product};
+use super::bm25::{AtHand, LENGTHS, Product};
 use super::codec::{LONG_TF, SUB_TILE, posting};
 
 /// The codes of the postings that a sub-tile can have, 0 for a frequency that they do not hold and for documents that are not
@@ -46,6 +46,9 @@ pub(super) const CLASSES: usize = (LENGTHS as usize + SUB_TILE).next_power_of_tw
 
 /// The loops for a kind of processor.
 pub(super) trait Loops: Copy {
+    /// Writes for each document its code by its length, where that is below [`LENGTHS`]; `codes` is as long as `lengths`.
+    fn look_up(self, at_hand: &AtHand, lengths: &[[u8; 4]], codes: &mut [u16]);
+
     /// Writes for each posting of a list its code << 16 | its document; `coded` is as long as the list.
     fn code(self, codes: Codes, list: &[[u8; 2]], coded: &mut [u32]);
 
@@ -66,11 +69,54 @@ pub(super) const PART: usize = 128;
 /// So often a weight stands in a row: read as a vector, it makes the compiler multiply 16 bits by 16.
 pub(super) const LANES: usize = 16;
 
+/// The loops for the processor at hand.
+#[derive(Clone, Copy)]
+pub(super) enum Processor {
+    Any,
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
+}
+
+impl Processor {
+    pub(super) fn detect() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(avx512) = Avx512::detect() {
+            return Processor::Avx512(avx512);
+        }
+        Processor::Any
+    }
+
+    /// [`Loops::look_up`]
+    pub(super) fn look_up(self, at_hand: &AtHand, lengths: &[[u8; 4]], codes: &mut [u16]) {
+        match self {
+            Processor::Any => Plain.look_up(at_hand, lengths, codes),
+            #[cfg(target_arch = "x86_64")]
+            Processor::Avx512(avx512) => avx512.look_up(at_hand, lengths, codes),
+        }
+    }
+
+    /// [`Loops::code`]
+    pub(super) fn code(self, codes: Codes, list: &[[u8; 2]], coded: &mut [u32]) {
+        match self {
+            Processor::Any => Plain.code(codes, list, coded),
+            #[cfg(target_arch = "x86_64")]
+            Processor::Avx512(avx512) => avx512.code(codes, list, coded),
+        }
+    }
+}
+
 /// For any processor.
 #[derive(Clone, Copy)]
 pub(super) struct Plain;
 
 impl Loops for Plain {
+    #[inline(always)]
+    fn look_up(self, at_hand: &AtHand, lengths: &[[u8; 4]], codes: &mut [u16]) {
+        for (code, &length) in codes.iter_mut().zip(lengths) {
+            *code = at_hand[u32::from_le_bytes(length).min(LENGTHS - 1) as usize];
+        }
+    }
+
     #[inline(always)]
     fn code(self, codes: Codes, list: &[[u8; 2]], coded: &mut [u32]) {
         for (coded, &bytes) in coded.iter_mut().zip(list) {
@@ -124,14 +170,15 @@ pub(super) use avx512::Avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
     use std::arch::x86_64::{
-        __m128i, __m512i, __mmask16, _mm_cvtsi32_si128, _mm256_maskz_loadu_epi16, _mm512_add_epi16, _mm512_add_epi32,
-        _mm512_and_si512, _mm512_cvtepu16_epi32, _mm512_i32gather_epi32, _mm512_loadu_si512,
-        _mm512_mask_i32gather_epi32, _mm512_mask_i32scatter_epi32, _mm512_mask_storeu_epi32, _mm512_maskz_loadu_epi32,
-        _mm512_mulhi_epu16, _mm512_mullo_epi32, _mm512_or_si512, _mm512_set1_epi16, _mm512_set1_epi32,
-        _mm512_setzero_si512, _mm512_slli_epi32, _mm512_srl_epi32, _mm512_srli_epi32, _mm512_storeu_si512,
+        __m128i, __m512i, __mmask16, _mm_cvtsi32_si128, _mm256_mask_storeu_epi16, _mm256_maskz_loadu_epi16,
+        _mm512_add_epi16, _mm512_add_epi32, _mm512_and_si512, _mm512_cvtepi32_epi16, _mm512_cvtepu16_epi32,
+        _mm512_i32gather_epi32, _mm512_loadu_si512, _mm512_mask_i32gather_epi32, _mm512_mask_i32scatter_epi32,
+        _mm512_mask_storeu_epi32, _mm512_maskz_loadu_epi32, _mm512_min_epu32, _mm512_mulhi_epu16, _mm512_mullo_epi32,
+        _mm512_or_si512, _mm512_set1_epi16, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_slli_epi32,
+        _mm512_srl_epi32, _mm512_srli_epi32, _mm512_storeu_si512,
     };
 
-    use super::{CLASSES, Codes, Column, LANES, LONG_TF, Loops, PART, POSTINGS, Product, SUB_TILE};
+    use super::{AtHand, CLASSES, Codes, Column, LANES, LENGTHS, LONG_TF, Loops, PART, POSTINGS, Product, SUB_TILE};
 
     /// For processors with AVX-512: whoever has one of these runs on such.
     #[derive(Clone, Copy)]
@@ -150,6 +197,11 @@ mod avx512 {
     // SAFETY of the calls: the processor has the features, or there were no `self`.
     impl Loops for Avx512 {
         #[inline(always)]
+        fn look_up(self, at_hand: &AtHand, lengths: &[[u8; 4]], codes: &mut [u16]) {
+            unsafe { look_up(at_hand, lengths, codes) }
+        }
+
+        #[inline(always)]
         fn code(self, codes: Codes, list: &[[u8; 2]], coded: &mut [u32]) {
             unsafe { code(codes, list, coded) }
         }
@@ -162,6 +214,22 @@ mod avx512 {
         #[inline(always)]
         fn bounds<'c>(self, columns: impl Iterator<Item = Column<'c>>) -> [u16; PART] {
             unsafe { bounds(columns) }
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    fn look_up(at_hand: &AtHand, lengths: &[[u8; 4]], codes: &mut [u16]) {
+        let largest = _mm512_set1_epi32(LENGTHS as i32 - 1);
+        for (lengths, codes) in lengths.chunks(LANES).zip(codes.chunks_mut(LANES)) {
+            let (read, written) = (lanes(lengths.len()), lanes(codes.len()));
+            // SAFETY: as many lanes are read and written as there are; two codes lie at each length below LENGTHS.
+            unsafe {
+                let lengths = _mm512_maskz_loadu_epi32(read, lengths.as_ptr().cast());
+                let lengths = _mm512_min_epu32(lengths, largest);
+                let pairs = _mm512_i32gather_epi32::<2>(lengths, at_hand.as_ptr().cast());
+                _mm256_mask_storeu_epi16(codes.as_mut_ptr().cast(), written, _mm512_cvtepi32_epi16(pairs));
+            }
         }
     }
 
@@ -189,11 +257,16 @@ mod avx512 {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     fn add(coded: &[u32], product: Product, scores: &mut [u32; SUB_TILE]) {
         let products = Products::new(product);
-        for coded in coded.chunks(LANES) {
-            let mask = lanes(coded.len());
-            // SAFETY: as many lanes are read as there are postings.
-            let coded = unsafe { _mm512_maskz_loadu_epi32(mask, coded.as_ptr().cast()) };
-            products.add(mask, coded, scores);
+        // Of two registers' postings all scores are read before any is written, so that neither waits for the other.
+        let (pairs, rest) = coded.as_chunks::<{ 2 * LANES }>();
+        for pair in pairs {
+            let (first, second) = pair.split_at(LANES);
+            let (first, second) = (products.sums(first, scores), products.sums(second, scores));
+            first.write(scores);
+            second.write(scores);
+        }
+        for coded in rest.chunks(LANES) {
+            products.sums(coded, scores).write(scores);
         }
     }
 
@@ -238,18 +311,39 @@ mod avx512 {
             }
         }
 
-        /// Adds to the scores of coded postings, as many as `mask` has lanes.
+        /// The scores of coded postings, at most sixteen, with what is to be added.
         #[inline]
         #[target_feature(enable = "avx512f")]
-        fn add(&self, mask: __mmask16, coded: __m512i, scores: &mut [u32; SUB_TILE]) {
-            let (documents, codes) = (documents(coded), _mm512_srli_epi32::<16>(coded));
-            let exact = _mm512_mullo_epi32(codes, self.weight);
+        fn sums(&self, coded: &[u32], scores: &[u32; SUB_TILE]) -> Sums {
+            let mask = lanes(coded.len());
+            // SAFETY: as many lanes are read as there are postings.
+            let coded = unsafe { _mm512_maskz_loadu_epi32(mask, coded.as_ptr().cast()) };
+            let exact = _mm512_mullo_epi32(_mm512_srli_epi32::<16>(coded), self.weight);
             let products = _mm512_srl_epi32(_mm512_add_epi32(exact, self.half), self.shift);
-            let scores: *mut i32 = scores.as_mut_ptr().cast();
+            let documents = documents(coded);
+            // SAFETY: documents are below SUB_TILE.
+            let before = unsafe {
+                _mm512_mask_i32gather_epi32::<4>(_mm512_setzero_si512(), mask, documents, scores.as_ptr().cast())
+            };
+            let sums = _mm512_add_epi32(before, products);
+            Sums { mask, documents, sums }
+        }
+    }
+
+    /// New scores of the documents in some lanes.
+    struct Sums {
+        mask: __mmask16,
+        documents: __m512i,
+        sums: __m512i,
+    }
+
+    impl Sums {
+        #[inline]
+        #[target_feature(enable = "avx512f")]
+        fn write(self, scores: &mut [u32; SUB_TILE]) {
             // SAFETY: documents are below SUB_TILE.
             unsafe {
-                let before = _mm512_mask_i32gather_epi32::<4>(_mm512_setzero_si512(), mask, documents, scores);
-                _mm512_mask_i32scatter_epi32::<4>(scores, mask, documents, _mm512_add_epi32(before, products));
+                _mm512_mask_i32scatter_epi32::<4>(scores.as_mut_ptr().cast(), self.mask, self.documents, self.sums)
             }
         }
     }
@@ -388,6 +482,32 @@ mod tests {
                     Some(avx512) => assert!(outcome(avx512, coder.codes(), &lists, columns) == expected),
                     None => eprintln!("SKIPPED: this processor has no AVX-512"),
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn all_loops_look_the_same_codes_up() {
+        fn looked_up(loops: impl Loops, at_hand: &AtHand, lengths: &[u32]) -> Vec<u16> {
+            let lengths: Vec<[u8; 4]> = lengths.iter().map(|length| length.to_le_bytes()).collect();
+            let mut codes = vec![0; lengths.len()];
+            loops.look_up(at_hand, &lengths, &mut codes);
+            codes
+        }
+
+        let at_hand: AtHand = std::array::from_fn(|length| length as u16 * 63 + 7);
+        for documents in [0, 1, 15, 16, 17, 4095, SUB_TILE as u32] {
+            let mut lengths: Vec<u32> = (0..documents).map(|document| document * 7919 % LENGTHS).collect();
+            let expected: Vec<u16> = lengths.iter().map(|&length| at_hand[length as usize]).collect();
+            assert_eq!(looked_up(Plain, &at_hand, &lengths), expected);
+            // A length that is not at hand gives any code, and the others theirs.
+            lengths.extend([u32::MAX, LENGTHS]);
+            let found = looked_up(Plain, &at_hand, &lengths);
+            assert_eq!(found[..expected.len()], expected);
+            #[cfg(target_arch = "x86_64")]
+            match Avx512::detect() {
+                Some(avx512) => assert_eq!(looked_up(avx512, &at_hand, &lengths), found),
+                None => eprintln!("SKIPPED: this processor has no AVX-512"),
             }
         }
     }

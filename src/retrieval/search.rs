@@ -14,7 +14,7 @@
 //! when it is done, unless it is the only one.
 
 use rayon::prelude::*;
-use std::borrow::Cow;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::best::{Best, buffer_len};
@@ -97,7 +97,7 @@ pub struct Search<'a> {
     k: usize,
     memory: u64,
     device: DeviceChoice,
-    codes: Cow<'a, CodeTable>,
+    codes: Arc<CodeTable>,
     /// The codes of the postings, if the index keeps them.
     kept: Option<&'a KeptCodes>,
     prepared: Prepared,
@@ -150,18 +150,14 @@ impl<'a> Search<'a> {
             bm25,
             ..
         } = settings;
-        let kept = index.kept(bm25);
-        let codes = match kept {
-            Some(kept) => Cow::Borrowed(kept.table()),
-            None => Cow::Owned(CodeTable::new(*bm25, index.average_length())),
-        };
+        let use_kept = settings.device == DeviceChoice::Cpu && queries.len() <= KEPT_QUERIES;
         Ok(Search {
             index,
             k: settings.k,
             memory: settings.memory,
             device: settings.device,
-            codes,
-            kept: kept.filter(|_| settings.device == DeviceChoice::Cpu && queries.len() <= KEPT_QUERIES),
+            codes: index.code_table(bm25),
+            kept: index.kept(bm25).filter(|_| use_kept),
             prepared: Prepared::new(index, queries, *query, stop_words, bm25)?,
         })
     }
