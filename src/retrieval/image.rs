@@ -85,10 +85,13 @@ const ADD_COLUMN: u64 = SUB_TILE as u64 / 9;
 
 /// What a column saves, counted in postings that need not be followed: all those of the queries that use it, less what it
 /// costs to make it and, for each of these queries, to add it up; none if it does not pay.
-fn gain(postings: u32, uses: u32) -> Option<u64> {
-    let (postings, uses) = (u64::from(postings), u64::from(uses));
-    let cost = MAKE_COLUMN + postings * FILL_COLUMN + uses * ADD_COLUMN;
-    (postings * uses).checked_sub(cost).filter(|&gain| gain > 0)
+fn gain(postings: usize, uses: u32) -> Option<u64> {
+    let (postings, uses) = (postings as u64, u64::from(uses));
+    // Most terms are used by one query or two, whose postings would only be placed.
+    let saved = uses.checked_sub(FILL_COLUMN).filter(|&saved| saved > 0)? * postings;
+    saved
+        .checked_sub(MAKE_COLUMN + uses * ADD_COLUMN)
+        .filter(|&gain| gain > 0)
 }
 
 impl<'a> SubTileImage<'a> {
@@ -97,17 +100,19 @@ impl<'a> SubTileImage<'a> {
     pub(super) fn fill(&mut self, lists: &SubTileLists<'a>, uses: &[u32], memory: u64, codes: &CodeTable) {
         self.first_document = lists.first_document;
         self.kept = lists.kept;
-        if self.kept.is_none() {
-            self.coder.fill(lists.lengths, codes, lists.postings());
-        }
         self.choose_columns(lists, uses, memory);
         self.places.clear();
         self.largest.clear();
         // Both are overwritten, so they never get shorter.
         let column_count = self.column_terms.len();
         self.columns.resize(self.columns.len().max(column_count * SUB_TILE), 0);
-        let own_postings = own_postings(lists, &self.column_terms);
-        self.postings.resize(self.postings.len().max(own_postings), 0);
+        if self.kept.is_none() {
+            let postings = lists.postings();
+            self.coder.fill(lists.lengths, codes, postings);
+            let in_columns = self.column_terms.iter();
+            let in_columns: usize = in_columns.map(|&(_, term)| lists.postings_of(term as usize)).sum();
+            self.postings.resize(self.postings.len().max(postings - in_columns), 0);
+        }
         let coder = &self.coder;
         let (columns, mut postings) = (self.columns.as_mut_slice(), self.postings.as_mut_slice());
         let mut used = 0;
@@ -171,17 +176,20 @@ impl<'a> SubTileImage<'a> {
 
     /// The bytes of an image of these lists, were there no columns.
     pub(super) fn bytes_without_columns(lists: &SubTileLists) -> u64 {
-        let bytes = own_postings(lists, &[]) * size_of::<u32>() + lists.starts.len() * size_of::<[u32; 2]>();
+        let coded = match lists.kept {
+            Some(_) => 0,
+            None => lists.postings(),
+        };
+        let bytes = coded * size_of::<u32>() + lists.starts.len() * size_of::<[u32; 2]>();
         bytes as u64
     }
 
     /// Decides which terms have columns.
     fn choose_columns(&mut self, lists: &SubTileLists, uses: &[u32], memory: u64) {
         self.column_terms.clear();
-        let each = lists.starts.iter().zip(lists.ends).zip(uses);
-        for (term, ((&start, &end), &uses)) in (0..).zip(each) {
-            if let Some(gain) = gain((end - start) / size_of::<u16>() as u32, uses) {
-                self.column_terms.push((gain, term));
+        for (term, &uses) in uses.iter().enumerate() {
+            if let Some(gain) = gain(lists.postings_of(term), uses) {
+                self.column_terms.push((gain, term as u32));
             }
         }
         let at_most = (memory / COLUMN_BYTES) as usize;
@@ -234,15 +242,6 @@ impl<'a> SubTileImage<'a> {
         self.columns[(strip * self.column_count() + column) * STRIP..]
             .first_chunk()
             .expect("every column has STRIP codes in each strip")
-    }
-}
-
-/// How many postings an image of these lists codes itself and keeps, with columns of these (gain, term).
-fn own_postings(lists: &SubTileLists, columns: &[(u64, u32)]) -> usize {
-    let of_term = |&(_, term): &(u64, u32)| lists.postings_of(term as usize);
-    match lists.kept {
-        Some(_) => 0,
-        None => lists.postings() - columns.iter().map(of_term).sum::<usize>(),
     }
 }
 

@@ -317,19 +317,19 @@ impl<'a> Directory<'a> {
         while place < terms.len() && block < blocks {
             // The last block that begins at or before the term, found from here by doubling steps.
             let mut step = 1;
-            while block + step < blocks && self.skip(block + step)?.0 <= terms[place] {
+            while block + step < blocks && self.first_term(block + step)? <= terms[place] {
                 block += step;
                 step *= 2;
             }
             while step > 0 {
-                if block + step < blocks && self.skip(block + step)?.0 <= terms[place] {
+                if block + step < blocks && self.first_term(block + step)? <= terms[place] {
                     block += step;
                 } else {
                     step /= 2;
                 }
             }
             let end = if block + 1 < blocks {
-                self.skip(block + 1)?.0
+                self.first_term(block + 1)?
             } else {
                 u32::MAX
             };
@@ -365,6 +365,10 @@ impl<'a> Directory<'a> {
             })?;
         }
         (end == self.entries.len()).then_some(())
+    }
+
+    fn first_term(self, block: u32) -> Option<u32> {
+        read_u32(self.skips, block as usize * SKIP_BYTES)
     }
 
     /// First term, offset of the entries, offset of the lists.
