@@ -87,8 +87,7 @@ const ADD_COLUMN: u64 = SUB_TILE as u64 / 9;
 /// costs to make it and, for each of these queries, to add it up; none if it does not pay.
 fn gain(postings: usize, uses: u32) -> Option<u64> {
     let (postings, uses) = (postings as u64, u64::from(uses));
-    // Most terms are used by one query or two, whose postings would only be placed.
-    let saved = uses.checked_sub(FILL_COLUMN).filter(|&saved| saved > 0)? * postings;
+    let saved = uses.checked_sub(FILL_COLUMN)? * postings;
     saved
         .checked_sub(MAKE_COLUMN + uses * ADD_COLUMN)
         .filter(|&gain| gain > 0)
@@ -136,9 +135,9 @@ impl<'a> SubTileImage<'a> {
                         codes[posting as usize % SUB_TILE] = (posting >> 16) as u16;
                     }
                 } else {
-                    let of = coder.codes();
+                    let known = coder.codes();
                     for posting in list.iter().map(|&bytes| posting(bytes)) {
-                        codes[usize::from(posting) % SUB_TILE] = of.of(posting);
+                        codes[usize::from(posting) % SUB_TILE] = known.of(posting);
                     }
                     of_term(&mut longs, term).for_each(|long| codes[long as usize % SUB_TILE] = (long >> 16) as u16);
                 }

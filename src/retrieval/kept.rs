@@ -117,10 +117,8 @@ fn code_tile(tile: &TileData, table: &CodeTable, codes: &mut [u32]) -> Result<()
             coder.code_all(list.of_sub_tile(number), &mut codes[cuts]);
         }
         let longs = list.for_each_long(|place, id, tf| {
-            let length = tile.lengths.get(usize::from(id));
-            let code = length.map_or(0, |&length| table.code(tf, u32::from_le_bytes(length)));
             let document = u32::from(id) % SUB_TILE as u32;
-            codes[place as usize] = u32::from(code) << 16 | document;
+            codes[place as usize] = tile.code(table, id, tf) << 16 | document;
         });
         good &= longs.is_some();
     });

@@ -103,9 +103,7 @@ impl<'a> TileLists<'a> {
             }
             if kept.is_none() && list.has_long_tfs() {
                 let read = list.for_each_long(|_, id, tf| {
-                    let length = self.lengths.get(usize::from(id));
-                    let code = length.map_or(0, |&length| codes.code(tf, u32::from_le_bytes(length)));
-                    self.longs.push((*term, u32::from(code) << 16 | u32::from(id)));
+                    self.longs.push((*term, tile.code(codes, id, tf) << 16 | u32::from(id)));
                 });
                 read.ok_or_else(|| tile.damaged())?;
             }

@@ -14,6 +14,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::RetrievalError;
+use super::bm25::CodeTable;
 use super::bytes::{Bytes, Section, SectionWriter};
 use super::codec::{PostingList, sub_tiles};
 use super::term_cache::TermNumbers;
@@ -321,6 +322,12 @@ impl<'a> TileData<'a> {
     /// The number of terms of each document.
     pub(super) fn lengths(&self) -> impl Iterator<Item = u32> {
         self.lengths.iter().map(|&length| u32::from_le_bytes(length))
+    }
+
+    /// The code of a term that occurs `tf` > 0 times in a document; 0 if the document is not there.
+    pub(super) fn code(&self, table: &CodeTable, id: u16, tf: u32) -> u32 {
+        let length = self.lengths.get(usize::from(id));
+        length.map_or(0, |&length| table.code(tf, u32::from_le_bytes(length)).into())
     }
 
     /// The list at a place of the directory.
