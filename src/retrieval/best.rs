@@ -9,18 +9,26 @@
 //! as high as the highest guess, it has cost nothing; if not, the query has to be searched again without guesses.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::search::Hit;
 
 /// The best hits of a query among the documents scored so far.
 pub(super) struct Best {
     k: usize,
+    /// All that are to be scored.
+    documents: usize,
     /// Scores up to this one do not come in.
     threshold: AtomicU32,
     /// Documents of lower scores may have been left out, others not; 0 without a guess.
     guess: AtomicU32,
-    keys: Mutex<Vec<u64>>,
+    kept: Mutex<Kept>,
+}
+
+struct Kept {
+    keys: Vec<u64>,
+    /// So many documents have been scored to find them.
+    scored: usize,
 }
 
 impl Best {
@@ -28,9 +36,13 @@ impl Best {
     pub(super) fn new(k: usize, documents: usize) -> Self {
         Best {
             k,
+            documents,
             threshold: AtomicU32::new(0),
             guess: AtomicU32::new(0),
-            keys: Mutex::new(Vec::with_capacity(buffer_len(k, documents))),
+            kept: Mutex::new(Kept {
+                keys: Vec::with_capacity(buffer_len(k, documents)),
+                scored: 0,
+            }),
         }
     }
 
@@ -40,44 +52,52 @@ impl Best {
         self.threshold.load(Ordering::Relaxed)
     }
 
-    /// Takes in [`key`]s of scores above the threshold, as it was when they were chosen or as it is.
-    pub(super) fn take(&self, mut keys: &[u64]) {
-        let mut kept = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Takes in the [`key`]s of those of the next `scored` documents whose scores are above the threshold, as it was when they
+    /// were chosen or as it is.
+    pub(super) fn take(&self, mut keys: &[u64], scored: usize) {
+        let mut kept = self.kept();
+        kept.scored += scored;
         while !keys.is_empty() {
-            if kept.len() == kept.capacity() {
-                self.select(&mut kept);
+            if kept.keys.len() == kept.keys.capacity() {
+                self.select(&mut kept.keys);
             }
-            let (now, later) = keys.split_at(keys.len().min(kept.capacity() - kept.len()));
-            kept.extend_from_slice(now);
+            let (now, later) = keys.split_at(keys.len().min(kept.keys.capacity() - kept.keys.len()));
+            kept.keys.extend_from_slice(now);
             keys = later;
         }
     }
 
     /// Raises the threshold as far as the hits so far allow.
     pub(super) fn raise(&self) {
-        let mut kept = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() >= self.k {
-            self.select(&mut kept);
+        let mut kept = self.kept();
+        if kept.keys.len() >= self.k {
+            self.select(&mut kept.keys);
         }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Leaves the K best of K or more.
     #[inline(never)]
-    fn select(&self, kept: &mut Vec<u64>) {
-        let kth = leave_best(kept, self.k);
+    fn select(&self, keys: &mut Vec<u64>) {
+        let kth = leave_best(keys, self.k);
         // One with the K-th score may still come in, for its smaller number.
         self.threshold.fetch_max(score(kth) - 1, Ordering::Relaxed);
     }
 
-    /// Guesses a threshold, when about this share of the documents has come, and a fair sample of them.
-    pub(super) fn guess(&self, share: f64) {
-        let mut kept = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Guesses a threshold, when the documents that have been scored are a fair sample of all.
+    pub(super) fn guess(&self) {
+        let mut kept = self.kept();
         // The K best of all have so many among these, on average. Half as many again and four times the deviation of a
-        // sample at random make a guess that is too high rare, also where such documents come in groups.
-        let expected = share * self.k as f64;
-        let rank = (1.5 * expected + 4.0 * expected.sqrt() + 8.0) as usize;
-        if rank < kept.len().min(self.k) {
-            let at_rank = score(nth_best(&mut kept, rank));
+        // sample at random make a guess that is too high rare, also where such documents come in groups; more than half in
+        // a small sample, which may have a whole group in it.
+        let expected = self.k as f64 * kept.scored as f64 / self.documents as f64;
+        let margin = (GROUPS / kept.scored as f64).max(1.5);
+        let rank = (margin * expected + 4.0 * expected.sqrt() + 8.0) as usize;
+        if rank < kept.keys.len().min(self.k) {
+            let at_rank = score(nth_best(&mut kept.keys, rank));
             self.guess.fetch_max(at_rank, Ordering::Relaxed);
             self.threshold.fetch_max(at_rank - 1, Ordering::Relaxed);
         }
@@ -85,7 +105,7 @@ impl Best {
 
     /// The hits, best first; `None` if a guess was too high.
     pub(super) fn into_hits(self) -> Option<Vec<Hit>> {
-        let mut keys = self.keys.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut keys = self.kept.into_inner().unwrap_or_else(PoisonError::into_inner).keys;
         let guess = self.guess.into_inner();
         if keys.len() >= self.k {
             let kth = leave_best(&mut keys, self.k);
@@ -103,6 +123,11 @@ impl Best {
         Some(keys.into_iter().map(hit).collect())
     }
 }
+
+/// The fewer documents a sample has, the more of its hits may belong to one group: five times its share of them is allowed
+/// for in a fifth of so many documents, which is one sub-tile. Found by trying, with whole passages as queries and K from 10
+/// to 15,000.
+const GROUPS: f64 = 20_480.0;
 
 /// Leaves the `k` best of `k` or more keys. Returns the last of them.
 fn leave_best(keys: &mut Vec<u64>, k: usize) -> u64 {
@@ -146,42 +171,48 @@ mod tests {
 
     #[test]
     fn a_good_guess_keeps_what_is_needed_and_a_bad_one_is_seen() {
-        let scores: Vec<u32> = (1..=1000).map(|n| n * 7919 % 1009 + 1).collect();
-        let exact = Best::new(100, 1000);
-        exact.take(&keys(&scores));
+        const DOCUMENTS: usize = 200_000;
+        let scores: Vec<u32> = (1..=DOCUMENTS as u32).map(|n| n * 7919 % 200_003 + 1).collect();
+        let exact = Best::new(1000, DOCUMENTS);
+        exact.take(&keys(&scores), DOCUMENTS);
         let exact = exact.into_hits().unwrap();
-        assert_eq!(exact.len(), 100);
-        // The K-th is near 909; an eighth of the documents is a fair sample.
-        let fair = Best::new(100, 1000);
-        fair.take(&keys(&scores[..125]));
-        fair.guess(0.125);
-        assert!((500..909).contains(&fair.threshold()));
-        fair.take(&keys(&scores)[125..]);
-        assert_eq!(fair.into_hits(), Some(exact));
+        assert_eq!(exact.len(), 1000);
+        // The K-th is near 199,000; an eighth of the documents is a fair sample, and so are 4,000, held for less than they are.
+        for (sample, least) in [(25_000, 197_000), (4000, 190_000)] {
+            let fair = Best::new(1000, DOCUMENTS);
+            let (first, rest) = (&keys(&scores)[..sample], &keys(&scores)[sample..]);
+            fair.take(first, first.len());
+            fair.guess();
+            assert!((least..199_000).contains(&fair.threshold()), "{}", fair.threshold());
+            fair.take(rest, rest.len());
+            assert!(fair.into_hits().unwrap() == exact);
+        }
         // All good ones come first, all of the same score, or too few come at all.
         for rest in [vec![1; 900], vec![2000; 0]] {
             for first in [[2000; 99].as_slice(), &[2000; 60]] {
-                let unfair = Best::new(100, 1000);
-                unfair.take(&keys(first));
-                unfair.guess(0.1);
+                let unfair = Best::new(100, 100_000);
+                unfair.take(&keys(first), 4000);
+                unfair.guess();
                 assert_eq!(unfair.threshold(), 1999);
-                unfair.take(&keys(&rest));
+                unfair.take(&keys(&rest), 96_000);
                 assert_eq!(unfair.into_hits(), None);
             }
         }
         // One score for all is no reason to search again.
-        let equal = Best::new(100, 1000);
-        equal.take(&keys(&[7; 100]));
-        equal.guess(0.1);
+        let equal = Best::new(100, 100_000);
+        equal.take(&keys(&[7; 100]), 4000);
+        equal.guess();
         assert_eq!(equal.threshold(), 6);
-        equal.take(&keys(&[7; 1000])[100..]);
+        equal.take(&keys(&[7; 1000])[100..], 96_000);
         let hits = equal.into_hits().unwrap();
         assert!((0..100).eq(hits.iter().map(|hit| hit.document)));
-        // With too few hits in the sample nothing is guessed.
-        let few = Best::new(100, 1000);
-        few.take(&keys(&[5; 30]));
-        few.guess(0.1);
-        assert_eq!(few.threshold(), 0);
-        assert_eq!(few.into_hits().unwrap().len(), 30);
+        // The same hits among more documents, and too few of them, are no reason to guess.
+        for (found, scored) in [(100, 50_000), (15, 4000)] {
+            let few = Best::new(100, 100_000);
+            few.take(&keys(&[7; 100][..found]), scored);
+            few.guess();
+            assert_eq!(few.threshold(), 0);
+            assert_eq!(few.into_hits().unwrap().len(), found);
+        }
     }
 }

@@ -7,6 +7,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock};
 
+use super::best::Best;
 use super::image::SubTileImage;
 use super::lists::SubTileLists;
 use super::pass::Pass;
@@ -27,19 +28,17 @@ pub(super) struct Way {
     pub(super) done: usize,
     /// So many of the group's sub-tiles are a fair sample of the group, whichever of these come first.
     pub(super) fair: usize,
-    /// Sub-tiles of all groups.
-    pub(super) all: usize,
     /// Whether thresholds may be guessed.
     pub(super) guesses: bool,
 }
 
 impl Way {
-    /// The share of the documents that has come with this sub-tile of the group, where that is worth a guess: after four
-    /// sub-tiles, and each time that they are twice as many, as long as they are a fair sample.
-    fn share(&self, sub_tile: usize) -> Option<f64> {
+    /// Whether a guess is worth it with this sub-tile of the group: after the first one and each time that they are twice as
+    /// many, as long as they are a fair sample.
+    fn guess_after(&self, sub_tile: usize) -> bool {
         let come = self.done + sub_tile + 1;
         let fair = sub_tile < self.fair || self.done > 0;
-        (self.guesses && fair && come >= 4 && come.is_power_of_two()).then_some(come as f64 / self.all as f64)
+        self.guesses && fair && come.is_power_of_two()
     }
 }
 
@@ -68,7 +67,7 @@ pub(super) fn score(pass: &Pass, sub_tiles: &[SubTileLists], way: &Way) {
         let mut accumulators = Accumulators::new();
         let mut work_at = |desk: &Desk| {
             let image = desk.image.read().unwrap_or_else(PoisonError::into_inner);
-            let share = way.share(desk.sub_tile.load(Ordering::Relaxed));
+            let sub_tile = desk.sub_tile.load(Ordering::Relaxed);
             loop {
                 let start = desk.queries.fetch_add(MAX_QUERIES, Ordering::Relaxed);
                 if start >= queries.len() {
@@ -77,8 +76,8 @@ pub(super) fn score(pass: &Pass, sub_tiles: &[SubTileLists], way: &Way) {
                 let chunk = start..queries.len().min(start + MAX_QUERIES);
                 let (queries, best) = (&queries[chunk.clone()], &best[chunk]);
                 score_sub_tile(&image, queries, &mut accumulators, best);
-                if let Some(share) = share {
-                    best.iter().for_each(|best| best.guess(share));
+                if way.guess_after(sub_tile) {
+                    best.iter().for_each(Best::guess);
                 }
                 report(queries.len());
             }

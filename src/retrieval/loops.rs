@@ -1,4 +1,4 @@
-//! The innermost loops of a search, for any processor and for those with AVX-512.
+//! The innermost loops of a search, for any processor and for those with a fast AVX-512.
 //!
 //! Three of them read memory, and one writes it too, wherever postings or lengths point to. Compilers leave such loops scalar,
 //! but for the products. AVX-512 reads and writes sixteen places with one instruction; a list names no document twice, so that
@@ -86,7 +86,7 @@ pub(super) enum Processor {
 impl Processor {
     pub(super) fn detect() -> Self {
         #[cfg(target_arch = "x86_64")]
-        if let Some(avx512) = Avx512::detect() {
+        if let Some(avx512) = Avx512::detect_fast() {
             return Processor::Avx512(avx512);
         }
         Processor::Any
@@ -135,18 +135,19 @@ impl Loops for Plain {
     fn add(self, coded: &[u32], product: Product, scores: &mut [u32; SUB_TILE]) {
         let mut products = [0; 64];
         for coded in coded.chunks(products.len()) {
-            // All that they add is reckoned in vectors; then each costs no more than two loads and an addition in memory.
+            // All that they add is reckoned in vectors; postings and products are read two at a time.
             for (product_of, &posting) in products.iter_mut().zip(coded) {
                 *product_of = product.of(posting >> 16);
             }
             let mut add = |posting: u32, product: u32| scores[posting as usize % SUB_TILE] += product;
             let (fours, rest) = coded.as_chunks::<4>();
             let (products, last_products) = products.split_at(4 * fours.len());
-            for (&[a, b, c, d], &[x, y, z, w]) in fours.iter().zip(products.as_chunks::<4>().0) {
-                add(a, x);
-                add(b, y);
-                add(c, z);
-                add(d, w);
+            for (postings, products) in fours.iter().zip(products.as_chunks::<4>().0) {
+                let (postings, products): ([u64; 2], [u64; 2]) = (bytemuck::cast(*postings), bytemuck::cast(*products));
+                for (postings, products) in postings.into_iter().zip(products) {
+                    add(postings as u32, products as u32);
+                    add((postings >> 32) as u32, (products >> 32) as u32);
+                }
             }
             for (&posting, &product) in rest.iter().zip(last_products) {
                 add(posting, product);

@@ -155,13 +155,14 @@ impl DeviceSearch {
         loaded.write("queries", &rows)?;
         let found = loaded.run()?;
         let width = found.len() / capacity.queries;
+        let scored = flat.sub_tiles.iter().map(|lists| lists.lengths.len()).sum();
         for (best, found) in best.iter().zip(found.chunks_exact(width)) {
             let found = found.chunks_exact(2).take_while(|place| place[0] != NONE);
             let keys = found.map(|place| {
                 let first = flat.sub_tiles[place[0] as usize / SUB_TILE].first_document;
                 key(first + place[0] % SUB_TILE as u32, place[1])
             });
-            best.take(&keys.collect::<Vec<u64>>());
+            best.take(&keys.collect::<Vec<u64>>(), scored);
             best.raise();
         }
         Ok(())

@@ -3,7 +3,7 @@
 //! Scores are `[u32; SUB_TILE]` for each query, 16 KB: one fits the L1 cache, all of them a part of the L2 cache.
 //!
 //! ```text
-//! for each query    lists     scores[d] += (w c + h) >> s                        in vectors; the addition itself with AVX-512
+//! for each query    lists     scores[d] += (w c + h) >> s                        in vectors; the addition itself with Intel's AVX-512
 //! for each strip of 256 documents, each query:
 //!                   parts     of 128 documents, where the largest score and the largest codes of all columns together
 //!                             pass the threshold
@@ -56,6 +56,8 @@ struct Accumulator {
     /// Keys that come in and are not yet handed on.
     found: [u64; 2 * STRIP],
     found_len: usize,
+    /// Documents among which they were found.
+    scored: usize,
 }
 
 /// A column of a query.
@@ -122,6 +124,7 @@ impl Accumulators {
             bound: Bound::default(),
             found: [0; 2 * STRIP],
             found_len: 0,
+            scored: 0,
         };
         Accumulators {
             scores: vec![[0; SUB_TILE]; MAX_QUERIES],
@@ -144,7 +147,7 @@ pub(super) fn score_sub_tile(
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2") {
         // SAFETY: the processor has these two features, as was just detected, and the others if there is an `Avx512`.
-        return match Avx512::detect() {
+        return match Avx512::detect_fast() {
             Some(loops) => unsafe { score_with_avx512(loops, image, queries, accumulators, best) },
             None => unsafe { score_with_avx2(image, queries, accumulators, best) },
         };
@@ -206,9 +209,11 @@ fn score(
                 let (accumulator, best) = (&mut accumulators[at], &best[at]);
                 let scores = &scores.as_chunks::<STRIP>().0[strip];
                 add_columns(loops, image, strip, &queries[at], scores, accumulator, best.threshold());
+                accumulator.scored += STRIP;
                 // Room for another strip, or the end: a few keys for each lock.
                 if accumulator.found_len > STRIP || strip == STRIPS - 1 {
-                    best.take(&accumulator.found[..std::mem::take(&mut accumulator.found_len)]);
+                    let found = &accumulator.found[..std::mem::take(&mut accumulator.found_len)];
+                    best.take(found, std::mem::take(&mut accumulator.scored));
                 }
             }
         }
@@ -399,6 +404,13 @@ mod tests {
             versions.push(|image, queries, accumulators, best| unsafe {
                 score_with_avx2(image, queries, accumulators, best)
             });
+            if Avx512::detect().is_some() {
+                versions.push(|image, queries, accumulators, best| {
+                    let loops = Avx512::detect().unwrap();
+                    // SAFETY: the processor has AVX2 and BMI2 and what comes with an `Avx512`.
+                    unsafe { score_with_avx512(loops, image, queries, accumulators, best) }
+                });
+            }
         }
         let hits = |version: Version, images: &[SubTileImage], queries: &[WeightedQuery], k| -> Vec<Vec<Hit>> {
             let mut accumulators = Accumulators::new();

@@ -270,7 +270,6 @@ impl<'a> Search<'a> {
         let mut way = Way {
             done: 0,
             fair: 0,
-            all: tiles.iter().map(|tile| sub_tiles(tile.documents)).sum(),
             guesses,
         };
         for group in self.tile_groups(&tiles) {

@@ -1,13 +1,14 @@
 //! The loops of a search with AVX-512.
 
 use std::arch::x86_64::{
-    __m128i, __m512i, __mmask16, _mm_cvtsi32_si128, _mm256_mask_storeu_epi16, _mm256_maskz_loadu_epi16,
+    __cpuid, __m128i, __m512i, __mmask16, _mm_cvtsi32_si128, _mm256_mask_storeu_epi16, _mm256_maskz_loadu_epi16,
     _mm512_add_epi16, _mm512_add_epi32, _mm512_and_si512, _mm512_cvtepi32_epi16, _mm512_cvtepu16_epi32,
     _mm512_i32gather_epi32, _mm512_loadu_si512, _mm512_mask_i32gather_epi32, _mm512_mask_i32scatter_epi32,
     _mm512_mask_storeu_epi32, _mm512_maskz_loadu_epi32, _mm512_min_epu32, _mm512_mulhi_epu16, _mm512_mullo_epi32,
     _mm512_or_si512, _mm512_set1_epi16, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_slli_epi32, _mm512_srl_epi32,
     _mm512_srli_epi32, _mm512_storeu_si512,
 };
+use std::sync::LazyLock;
 
 use super::{AtHand, CLASSES, Codes, Column, LANES, LENGTHS, LONG_TF, Loops, PART, POSTINGS, Product, SUB_TILE};
 
@@ -22,6 +23,16 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl");
         found.then_some(Avx512(()))
+    }
+
+    /// Of this processor, if these loops are faster there than those for any: on Intel's. AMD's gather and scatter by
+    /// microcode, one place after another; adding takes 1.6 times as long with them on a Zen 4.
+    pub(in super::super) fn detect_fast() -> Option<Self> {
+        static INTEL: LazyLock<bool> = LazyLock::new(|| {
+            let leaf = __cpuid(0);
+            [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes).concat() == b"GenuineIntel"
+        });
+        INTEL.then(Avx512::detect).flatten()
     }
 }
 
