@@ -270,7 +270,7 @@ fn every_kind_of_damage_is_refused_by_readers_and_found_by_verify_with_the_file_
         (
             "a manifest of another format",
             "index.json",
-            &manifest("\"format\": 2", "\"format\": 1"),
+            &manifest("\"format\": 3", "\"format\": 1"),
         ),
         ("no manifest", "index.json", &|place| {
             std::fs::remove_file(place.join("index.json")).unwrap()

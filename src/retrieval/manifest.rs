@@ -21,7 +21,7 @@ use super::bytes::checksum;
 use crate::atomic::{self, WriteError};
 
 /// The version of everything on disk.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 const MANIFEST: &str = "index.json";
 const LOCK: &str = ".lock";

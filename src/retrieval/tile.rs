@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! body        documents x u32 lengths, then the posting lists in the order of the directory      see `codec`
-//! directory   skips: (first term u32, entry u32, list u32) for every 64 entries
-//!             entries: term varint (distance from the one before, 0 for the first of 64), 2 x postings + 1 varint and the
+//! directory   skips: (first term u32, entry u32, list u32) for every 16 entries
+//!             entries: term varint (distance from the one before, 0 for the first of 16), 2 x postings + 1 varint and the
 //!             bytes of the long tfs varint, or 2 x postings varint where there are none
 //! ```
 //!
@@ -25,7 +25,7 @@ use std::sync::Arc;
 pub(super) const MAX_DOCUMENTS: u32 = (MAX_SUB_TILES * SUB_TILE) as u32;
 
 /// Entries for which a directory has one skip.
-const SKIP: u32 = 64;
+const SKIP: u32 = 16;
 
 /// Bytes of a skip.
 const SKIP_BYTES: usize = 3 * size_of::<u32>();
@@ -420,7 +420,7 @@ mod tests {
 
     #[test]
     fn a_directory_finds_any_subset_of_its_terms() {
-        for (count, gap) in [(0_u32, 1), (1, 5), (64, 1), (65, 3), (1000, 7)] {
+        for (count, gap) in [(0_u32, 1), (1, 5), (SKIP, 1), (SKIP + 1, 3), (1000, 7)] {
             let mut writer = DirectoryWriter::new(2);
             let mut expected = Vec::new();
             let mut start = 0;
