@@ -11,6 +11,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::codec::SUB_TILE;
 use super::search::Hit;
 
 /// The best hits of a query among the documents scored so far.
@@ -126,8 +127,8 @@ impl Best {
 
 /// The fewer documents a sample has, the more of its hits may belong to one group: five times its share of them is allowed
 /// for in a fifth of so many documents, which is one sub-tile. Found by trying, with whole passages as queries and K from 10
-/// to 15,000.
-const GROUPS: f64 = 20_480.0;
+/// to 20,000.
+const GROUPS: f64 = (5 * SUB_TILE) as f64;
 
 /// Leaves the `k` best of `k` or more keys. Returns the last of them.
 fn leave_best(keys: &mut Vec<u64>, k: usize) -> u64 {
